@@ -79,8 +79,8 @@ def _consonant(strength: float = 0.8, **visemes: float) -> tuple[_Gesture, ...]:
 
 
 # A closure is not negotiable: the lips meet whatever the neighbours want, before the sound is heard.
-_BILABIAL = (_Gesture({"PP": 1.0}, strength=40.0, hold=(0.0, 0.75), release_seconds=0.016, lead_seconds=0.02),)
-_LABIODENTAL = (_Gesture({"FF": 1.0}, strength=10.0, hold=(0.1, 0.8), release_seconds=0.022, lead_seconds=0.02),)
+_BILABIAL = (_Gesture({"PP": 1.0}, strength=14.0, hold=(0.0, 0.6), release_seconds=0.012, lead_seconds=0.015),)
+_LABIODENTAL = (_Gesture({"FF": 1.0}, strength=8.0, hold=(0.1, 0.7), release_seconds=0.014, lead_seconds=0.015),)
 
 GESTURES: dict[str, tuple[_Gesture, ...]] = {
     "aa": _vowel(aa=1.0), "ae": _vowel(aa=0.65, E=0.35), "ah": _vowel(aa=0.6), "ax": _vowel(aa=0.3, E=0.2), "ao": _vowel(oh=0.95),
@@ -168,7 +168,7 @@ def _visemes(phones: tuple[Phone, ...], ticks: np.ndarray, loudness: np.ndarray)
             start = phone.start + gesture.hold[0] * length - gesture.lead_seconds
             end = phone.start + gesture.hold[1] * length
             if gesture.strength > 5.0:  # a closure must survive the sampling at 25 frames a second
-                end = max(end, start + 0.055)
+                end = max(end, start + 0.05)
             away = np.maximum(0.0, np.maximum(start - ticks, ticks - end))
             dominance = gesture.strength * np.exp(-((away / gesture.release_seconds) ** 1.3))
             total += dominance
