@@ -16,6 +16,7 @@ import numpy as np
 
 from ..types import Camera
 from .blendshapes import Mesh
+from .denoise import remove_grain
 
 # drjit compiles with whatever libLLVM it finds, and an old one (15 was seen) ends the whole process with "Cannot
 # select: fminimum": hence the trial in a child process. The scalar variant needs no LLVM and is about 3 times slower.
@@ -86,7 +87,8 @@ class StudioRenderer:
     def set_scene(self, meshes: Sequence[Mesh]) -> None:
         """What the next pictures show; colours are sRGB albedo."""
         surfaces = {f"mesh{i}": self._surface(mesh) for i, mesh in enumerate(meshes) if len(mesh.faces)}
-        integrator = {"type": "path", "max_depth": 4, "hide_emitters": True}
+        path = {"type": "path", "max_depth": 4, "hide_emitters": True}
+        integrator = {"type": "aov", "aovs": "albedo:albedo,normal:sh_normal,depth:depth", "image": path}
         self._scene = self._mi.load_dict({"type": "scene", "integrator": integrator, "light": self._light, **surfaces})
 
     def take_picture(self, camera: Camera) -> Picture:
@@ -95,7 +97,8 @@ class StudioRenderer:
         image = self._mi.render(self._scene, sensor=self._sensor(camera), seed=self._seed, spp=self._samples)
         linear = np.array(image, dtype=np.float32)
         alpha = np.clip(linear[..., 3], 0, 1)
-        color = linear_to_srgb(linear[..., :3] / np.maximum(alpha, 1e-4)[..., None])
+        clean = remove_grain(linear[..., :3], linear[..., 4:7], linear[..., 7:10], linear[..., 10] / np.maximum(alpha, 1e-4))
+        color = linear_to_srgb(clean / np.maximum(alpha, 1e-4)[..., None])
         over_white = color * alpha[..., None] + (1 - alpha[..., None])
         return Picture(_to_bytes(over_white), _to_bytes(alpha))
 
