@@ -28,7 +28,7 @@ HOMES = {
     "pyrr": {"geometry.py"},
     "mitsuba": {"studio/renderer.py"},
 }
-HOME_ROOMS = {"sounddevice": "live", "av": "live", "threading": "live", "multiprocessing": "live", "queue": "live", "numba": "rendering"}
+HOME_ROOMS = {"sounddevice": "live", "av": "live", "threading": "live", "multiprocessing": "live", "queue": "live"}
 
 
 def modules():
