@@ -164,3 +164,4 @@ class Render:
 
     color: Tensor  # [H, W, 3] sRGB 0..1
     alpha: Tensor  # [H, W] 0..1
+    dropped: int = 0  # Gaussians left out because a value was not finite or they had no shape
