@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import torch
@@ -68,10 +68,13 @@ class MotionTimeline:
     the neutral face within `ease_seconds`; such frames are counted as late while more motion is due.
     """
 
-    def __init__(self, num_vertices: int, *, hold_seconds: float = 0.2, ease_seconds: float = 0.5) -> None:
+    def __init__(
+        self, num_vertices: int, *, hold_seconds: float = 0.2, ease_seconds: float = 0.5, device: torch.device | str = "cpu"
+    ) -> None:
         self._lock = threading.Lock()
         self._windows: deque[MotionWindow] = deque()
-        self._num_vertices = num_vertices
+        zeros = torch.zeros(NUM_AUS, device=device)
+        self._rest = MotionFrame(0.0, zeros, zeros, 0.0, torch.zeros(num_vertices, 3, device=device), torch.zeros(2, device=device))
         self._hold_seconds = hold_seconds
         self._ease_seconds = ease_seconds
         self._is_over = False
@@ -107,8 +110,7 @@ class MotionTimeline:
                 self._windows.popleft()
 
     def neutral(self, seconds: float) -> MotionFrame:
-        zeros = torch.zeros(NUM_AUS)
-        return MotionFrame(seconds, zeros, zeros, 0.0, torch.zeros(self._num_vertices, 3), torch.zeros(2))
+        return replace(self._rest, seconds=seconds)
 
     def at(self, seconds: float) -> MotionFrame:
         """The face at this time."""

@@ -1,0 +1,367 @@
+"""A clip without a window: the same loop as the session's, on a stepped clock, so that the frames are the same frames.
+
+Sound in, mp4 or a folder of pictures out; edits and camera as the window has them. Nothing half-written stays behind.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..avatar.animation import Animator
+from ..avatar.modulation import EditTrack
+from ..avatar.speech_motion import SpeechMotion
+from ..config import SAMPLE_RATE, StreamContext
+from ..errors import InputError
+from ..rendering.orbit import OrbitCamera
+from ..rendering.rasterize import rasterize
+from ..types import AudioChunk, Camera, MotionWindow
+from .clock import SteppedClock
+from .decoding import PLAYBACK_RATE, Sound
+from .handoff import MotionTimeline
+from .recorder import Recorder
+from .spool import SpoolReader
+
+if TYPE_CHECKING:
+    from ..avatar.bundle import Avatar
+
+BACKGROUND = (0.235, 0.24, 0.25)  # a neutral grey, on which skin is judged fairly; the window's too
+MAX_FPS = 240.0
+_VIDEO_SUFFIXES = (".mov", ".avi", ".mkv", ".webm", ".gif", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote."""
+
+    path: Path
+    frames: int
+    fps: float
+    notes: tuple[str, ...]  # oddities of the sound
+
+
+def export_clip(
+    avatar: Avatar,
+    sound: str | os.PathLike[str] | Tensor,  # a file of any format, or [S] float32 mono 16 kHz
+    out: str | os.PathLike[str],  # name.mp4, or a folder for pictures
+    *,
+    edits: EditTrack | None = None,
+    camera: OrbitCamera | Camera | None = None,  # a `Camera` is scaled to `size`
+    size: tuple[int, int] = (512, 512),  # width, height
+    fps: float | None = None,  # None: the avatar's
+    seed: int = 0,
+    steps: int | None = None,
+    guidance: float | None = None,
+    blinks: bool = True,
+    stream: StreamContext | None = None,
+    background: tuple[float, float, float] = BACKGROUND,
+    backend: str = "auto",
+    contact_sheet: str | os.PathLike[str] | None = None,  # a PNG with twelve moments of the clip
+    show_progress: bool = True,
+) -> Exported:
+    """Render a talking clip: H.264 + AAC of the sound's length, or numbered PNG files. `InputError` for what users can mend."""
+    rate = _check_fps(avatar.fps if fps is None else fps)
+    edits = edits or EditTrack()
+    motion = SpeechMotion(avatar, edits, seed=seed, blinks=blinks, steps=steps, guidance=guidance, stream=stream)
+    source = _TensorSound(sound) if isinstance(sound, Tensor) else _FileSound(sound)
+    try:
+        total = math.ceil(source.num_samples * rate / SAMPLE_RATE - 1e-9)
+        windows = _speak(motion, source)
+        job = _Job(avatar, edits, camera or OrbitCamera(), size, rate, background, backend, show_progress)
+        path = job.run(windows, total, Path(out), os.fspath(out), source, contact_sheet)
+        return Exported(path, total, rate, source.notes)
+    finally:
+        source.close()
+
+
+def export_motion(
+    avatar: Avatar,
+    motion: MotionWindow,
+    out: str | os.PathLike[str],
+    *,
+    sound: str | os.PathLike[str] | Tensor | None = None,
+    edits: EditTrack | None = None,  # beyond what the motion already contains
+    camera: OrbitCamera | Camera | None = None,
+    size: tuple[int, int] = (512, 512),
+    fps: float | None = None,
+    background: tuple[float, float, float] = BACKGROUND,
+    backend: str = "auto",
+    contact_sheet: str | os.PathLike[str] | None = None,
+    show_progress: bool = True,
+) -> Exported:
+    """Render motion that exists already, such as a take's; silent where no sound is given.
+
+    Without `edits` the face is shown as the motion has it.
+    """
+    rate = _check_fps(motion.fps if fps is None else fps)
+    total = math.ceil(len(motion.au_codes) * rate / motion.fps - 1e-9)
+    if total == 0:
+        raise InputError("the motion has no frames; nothing to render")
+    source = None
+    if sound is not None:
+        source = _TensorSound(sound) if isinstance(sound, Tensor) else _FileSound(sound)
+    try:
+        job = _Job(avatar, edits, camera or OrbitCamera(), size, rate, background, backend, show_progress)
+        path = job.run(iter((motion,)), total, Path(out), os.fspath(out), source, contact_sheet)
+        return Exported(path, total, rate, source.notes if source else ())
+    finally:
+        if source:
+            source.close()
+
+
+def save_contact_sheet(
+    pictures: list[tuple[float, Tensor]],  # seconds, [H, W, 3] 0..1
+    path: str | os.PathLike[str],
+    columns: int = 4,
+) -> None:
+    """One PNG with all pictures and their times."""
+    from PIL import Image, ImageDraw
+
+    assert pictures
+    height, width = pictures[0][1].shape[:2]
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * height), (24, 24, 26))
+    for place, (seconds, color) in enumerate(pictures):
+        tile = Image.fromarray(_to_bytes(color))
+        ImageDraw.Draw(tile).text((8, 6), f"{seconds:.2f} s", fill=(230, 230, 230))
+        sheet.paste(tile, ((place % columns) * width, (place // columns) * height))
+    try:
+        sheet.save(path, format="PNG")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+# ---- sound ---------------------------------------------------------------------------------------------------------
+
+
+class _ClipSound(Protocol):
+    num_samples: int  # at 16 kHz
+    notes: tuple[str, ...]
+
+    def speech(self, start: int, count: int) -> Tensor: ...  # [count] at 16 kHz
+
+    def heard(self, start: int, count: int) -> np.ndarray: ...  # [<= count, 2] int16 at 48 kHz
+
+    def close(self) -> None: ...
+
+
+class _FileSound:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._sound = Sound(path)
+        try:
+            self._sound.wait_complete()
+        except BaseException:
+            self._sound.close()
+            raise
+        self._speech = SpoolReader(self._sound.speech)
+        self._playback = SpoolReader(self._sound.playback)
+        self.num_samples = self._speech.count
+        self.notes = self._sound.notes
+
+    def speech(self, start: int, count: int) -> Tensor:
+        return torch.from_numpy(self._speech.read(start, min(count, self.num_samples - start))[:, 0])
+
+    def heard(self, start: int, count: int) -> np.ndarray:
+        return self._playback.read(start, max(0, min(count, self._playback.count - start)))
+
+    def close(self) -> None:
+        self._speech.close()
+        self._playback.close()
+        self._sound.close()
+
+
+class _TensorSound:
+    def __init__(self, samples: Tensor) -> None:  # [S]
+        import soxr
+
+        if samples.dim() != 1 or not len(samples):
+            raise InputError(f"sound must be one row of samples, got shape {list(samples.shape)}")
+        self._samples = torch.nan_to_num(samples.detach().float().cpu(), nan=0.0, posinf=0.0, neginf=0.0).clamp(-1, 1)
+        self.num_samples = len(samples)
+        self.notes: tuple[str, ...] = ()
+        mono = soxr.resample(self._samples.numpy(), SAMPLE_RATE, PLAYBACK_RATE)
+        self._heard = np.rint(np.clip(mono, -1, 1) * 32767).astype(np.int16)[:, None].repeat(2, axis=1)
+
+    def speech(self, start: int, count: int) -> Tensor:
+        return self._samples[start : start + count]
+
+    def heard(self, start: int, count: int) -> np.ndarray:
+        return self._heard[start : start + count]
+
+    def close(self) -> None:
+        pass
+
+
+def _speak(motion: SpeechMotion, source: _ClipSound) -> Iterator[MotionWindow]:
+    """Motion as it is needed, a hop of sound at a time."""
+    hop = motion.stream.hop_samples
+    for start in range(0, source.num_samples, hop):
+        yield from motion.feed(AudioChunk(source.speech(start, hop), start / SAMPLE_RATE))
+    yield from motion.finish()
+
+
+# ---- the loop ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Job:
+    avatar: Avatar
+    edits: EditTrack | None
+    camera: OrbitCamera | Camera
+    size: tuple[int, int]
+    fps: float
+    background: tuple[float, float, float]
+    backend: str
+    show_progress: bool
+
+    def run(
+        self, windows: Iterator[MotionWindow], total: int, path: Path, given: str,
+        source: _ClipSound | None, contact_sheet: str | os.PathLike[str] | None,
+    ) -> Path:  # fmt: skip
+        sheet_indices = {round((place + 0.5) * (total - 1) / 12) for place in range(12)} if contact_sheet else set()
+        sheet: list[tuple[float, Tensor]] = []
+        sink = _open_sink(path, given, self.size, self.fps, with_sound=source is not None)
+        try:
+            for index, color in enumerate(self._pictures(windows, total)):
+                if source is not None:
+                    start = round(index * PLAYBACK_RATE / self.fps)
+                    end = round((index + 1) * PLAYBACK_RATE / self.fps)
+                    sink.hear(source.heard(start, end - start))
+                sink.show(color, index)
+                if index in sheet_indices:
+                    sheet.append((index / self.fps, color.to("cpu", copy=True)))
+            if sheet:
+                save_contact_sheet(sheet, contact_sheet)
+            return sink.finish(total)
+        except BaseException:  # also Ctrl-C: whatever ends the export, nothing half-written stays
+            sink.discard()
+            raise
+
+    def _pictures(self, windows: Iterator[MotionWindow], total: int) -> Iterator[Tensor]:
+        from tqdm import tqdm
+
+        width, height = self.size
+        camera = self.camera.camera(width, height) if isinstance(self.camera, OrbitCamera) else _scaled(self.camera, width, height)
+        timeline = MotionTimeline(len(self.avatar.face.neutral), device=self.avatar.rig.means.device)
+        animator = Animator(self.avatar)
+        clock = SteppedClock()
+        bar = tqdm(range(total), desc="Rendering", unit="frame", disable=not self.show_progress, delay=1.0, file=sys.stderr)
+        for index in bar:
+            clock.seek(index / self.fps)
+            now = clock.now()
+            _fill(timeline, windows, now)
+            motion = timeline.at(now)
+            edit = self.edits.at(now) if self.edits else None
+            with torch.inference_mode():
+                frame = animator.pose(motion, edit)
+                yield rasterize(frame, camera, self.background, self.backend).color
+            timeline.prune(now - 1.0)
+
+
+def _fill(timeline: MotionTimeline, windows: Iterator[MotionWindow], now: float) -> None:
+    """Have motion for one frame beyond `now`, or all there is."""
+    while timeline.end_seconds is None or timeline.end_seconds <= now + 0.1:
+        window = next(windows, None)
+        if window is None:
+            timeline.finish()
+            return
+        timeline.extend(window)
+
+
+def _scaled(camera: Camera, width: int, height: int) -> Camera:
+    """The same view at another size; where the aspect differs, the height decides and the middle stays."""
+    scale = height / camera.height
+    K = camera.K.clone()
+    K[:2] *= scale
+    K[0, 2] += (width - camera.width * scale) / 2
+    return Camera(camera.viewmat, K, width, height)
+
+
+def _check_fps(fps: float) -> float:
+    if not (math.isfinite(fps) and 1.0 <= fps <= MAX_FPS):
+        raise InputError(f"fps is {fps}; use 1 to {MAX_FPS:.0f}")
+    return float(fps)
+
+
+# ---- where pictures go ---------------------------------------------------------------------------------------------
+
+
+class _Sink(Protocol):
+    def hear(self, samples: np.ndarray) -> None: ...
+
+    def show(self, color: Tensor, index: int) -> None: ...
+
+    def finish(self, total: int) -> Path: ...
+
+    def discard(self) -> None: ...
+
+
+class _VideoSink:
+    def __init__(self, path: Path, size: tuple[int, int], fps: float, with_sound: bool) -> None:
+        self._recorder = Recorder(path, size, fps, with_sound=with_sound, waits=True, overwrite=True)
+        self.hear = self._recorder.hear
+        self.finish = self._recorder.finish
+        self.discard = self._recorder.discard
+
+    def show(self, color: Tensor, index: int) -> None:
+        self._recorder.offer(color, index)
+
+
+class _FolderSink:
+    """Numbered PNG files, in a temporary folder until all are there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        if path.exists() and (not path.is_dir() or any(not _is_frame_name(entry.name) for entry in path.iterdir())):
+            raise InputError(f"{path}: exists and holds other things; give a new or empty folder")
+        self._partial = path.with_name(path.name + ".partial")
+        try:
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self._partial.mkdir()
+        except FileNotFoundError:
+            raise InputError(f"{path}: the folder {path.parent} does not exist; create it or choose another") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+
+    def hear(self, samples: np.ndarray) -> None:
+        pass
+
+    def show(self, color: Tensor, index: int) -> None:
+        from PIL import Image
+
+        Image.fromarray(_to_bytes(color)).save(self._partial / f"frame_{index:06d}.png", compress_level=1)
+
+    def finish(self, total: int) -> Path:
+        if self._path.exists():
+            shutil.rmtree(self._path)
+        os.replace(self._partial, self._path)
+        return self._path
+
+    def discard(self) -> None:
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+
+def _open_sink(path: Path, given: str, size: tuple[int, int], fps: float, *, with_sound: bool) -> _Sink:
+    if path.suffix.lower() == ".mp4" and not given.endswith(("/", os.sep)):
+        return _VideoSink(path, size, fps, with_sound)
+    if path.suffix.lower() in _VIDEO_SUFFIXES:
+        raise InputError(f"{path}: only .mp4 is written as video; use name.mp4, or a folder for pictures")
+    return _FolderSink(path)
+
+
+def _is_frame_name(name: str) -> bool:
+    return name.startswith("frame_") and name.endswith(".png")
+
+
+def _to_bytes(color: Tensor) -> np.ndarray:  # [H, W, 3] 0..1 -> uint8
+    return color.detach().mul(255.0).add_(0.5).clamp_(0.0, 255.0).to(torch.uint8).cpu().numpy()
