@@ -44,7 +44,7 @@ MAX_SIZE = 1_000_000  # of any dimension of a network
 
 _KEYS: dict[str, type | tuple[type, ...]] = {
     "format": str, "format_version": int, "name": str, "fps": (int, float), "au_names": list, "stream": dict, "networks": dict,
-    "speech_backbone": str, "text_backbone": str, "diffusion": dict, "files": dict, "training": dict,
+    "speech_backbone": str, "text_backbone": str, "files": dict, "training": dict,
 }  # fmt: skip
 _PUBLIC_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -115,7 +115,6 @@ def empty_manifest(name: str, fps: float, stream: StreamContext) -> dict[str, An
         "networks": {},
         "speech_backbone": BUNDLED,
         "text_backbone": BUNDLED,
-        "diffusion": {"sampler": "ddim", "steps": 2},
         "files": {},
         "training": {},
     }
@@ -212,7 +211,6 @@ def _check_values(manifest: dict[str, Any], faults: list[str]) -> None:
         faults.append(f"{MANIFEST}: stream of {stream.hop_ms} + {stream.lookahead_ms} ms; a hop is 20 to 2000 ms in steps of 20")
     elif stream is not None and 1 <= manifest["fps"] <= 240 and stream.hop_ms * manifest["fps"] % 1000:
         faults.append(f"{MANIFEST}: a hop of {stream.hop_ms} ms holds no whole number of frames at {manifest['fps']} fps")
-    _check_diffusion(manifest["diffusion"], faults)
     for name, entry in manifest["networks"].items():
         if name not in NETWORKS:
             faults.append(f"{MANIFEST}: unknown network {name[:40]!r}; known: {', '.join(NETWORKS)}")
@@ -223,14 +221,6 @@ def _check_values(manifest: dict[str, Any], faults: list[str]) -> None:
             faults.append(f"{MANIFEST}: {key} is {manifest[key][:60]!r}, expected {BUNDLED!r} or a public name with one '/'")
     for relative, record in manifest["files"].items():
         _check_file_record(relative, record, faults)
-
-
-def _check_diffusion(diffusion: dict[str, Any], faults: list[str]) -> None:
-    steps = diffusion.get("steps")
-    if set(diffusion) != {"sampler", "steps"} or not isinstance(diffusion["sampler"], str):
-        faults.append(f"{MANIFEST}: diffusion must be {{sampler, steps}}")
-    elif not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= 1000:
-        faults.append(f"{MANIFEST}: diffusion.steps is {str(steps)[:20]}, expected 1 to 1000")
 
 
 def _check_file_record(relative: str, record: object, faults: list[str]) -> None:

@@ -7,6 +7,7 @@ wrong; it never raises for a bad file. Knows no rig and no network.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +87,8 @@ def write_tensor_file(path: Path, tensors: dict[str, Tensor], metadata: dict[str
         save_file(tensors, partial, metadata=metadata or {"format": "pt"})
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written, nothing was left behind
+            partial.unlink(missing_ok=True)
         raise InputError(f"cannot write {path}: {_one_line(error)}") from error
 
 
