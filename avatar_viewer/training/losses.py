@@ -1,0 +1,69 @@
+"""The training losses, one function an equation of the supplement, in its order and under its number.
+
+Means stand where the paper writes sums, so that a weight means the same on any subject (A24). Geometry is in millimetres:
+in square metres it would vanish beside the rest. Knows tensors only.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..metrics.image import ssim_map
+
+# --------------------------------------------------------------------------------- stage 3: dynamic appearance (19-22)
+
+
+def feature_line_loss(
+    values: Tensor,  # [K, Q, C], the feature line F
+    sparse_weight: float = 0.01,
+    smooth_weight: float = 0.001,
+) -> Tensor:
+    """Eq. 19: sparse_weight * mean |F| + smooth_weight * mean over k of (f_k - f_k+1)^2.
+
+    As written, the smoothness joins neighbours in the list of action units (A18).
+    """
+    return sparse_weight * values.abs().mean() + smooth_weight * (values[1:] - values[:-1]).square().mean()
+
+
+def picture_loss(
+    image: Tensor,  # [H, W, 3] 0..1
+    truth: Tensor,  # [H, W, 3]
+    ssim_weight: float = 0.2,
+) -> Tensor:
+    """Eq. 20: (1 - ssim_weight) * L1 + ssim_weight * (1 - SSIM)."""
+    l1 = (image - truth).abs().mean()
+    return (1 - ssim_weight) * l1 + ssim_weight * (1 - ssim_map(image, truth).mean())
+
+
+def opacity_motion_loss(
+    offsets: Tensor,  # [Q, 3] metres
+    opacity_change: Tensor,  # [Q], of the logits
+    mm_per_unit: float,  # gamma: how far a Gaussian moves while its opacity changes by one
+    weight: float = 0.01,
+) -> Tensor:
+    """Eq. 21: weight * mean (|offset| - gamma * |opacity change|)^2, in square millimetres."""
+    moved_mm = 1000 * offsets.norm(dim=-1)
+    return weight * (moved_mm - mm_per_unit * opacity_change.abs()).square().mean()
+
+
+def offset_limit_loss(
+    offsets: Tensor,  # [Q, 3] metres
+    limit_mm: float = 1.0,  # tau
+    weight: float = 0.01,
+) -> Tensor:
+    """Eq. 22: weight * mean min(|offset|, tau), in mm.
+
+    In the stage that the paper uses it in, positions are frozen, so it has no gradient; `still_opacity_loss` is trained.
+    """
+    return weight * (1000 * offsets.norm(dim=-1)).clamp(max=limit_mm).mean()
+
+
+def still_opacity_loss(
+    offsets: Tensor,  # [Q, 3] metres
+    opacity_change: Tensor,  # [Q], of the logits
+    still_mm: float = 1.0,
+    weight: float = 0.01,
+) -> Tensor:
+    """A17's reading of eq. 22: weight * mean |opacity change| over the Gaussians that moved less than `still_mm`."""
+    is_still = 1000 * offsets.norm(dim=-1) < still_mm
+    return weight * (opacity_change.abs() * is_still).mean()
