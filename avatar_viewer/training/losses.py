@@ -6,9 +6,61 @@ in square metres it would vanish beside the rest. Knows tensors only.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..metrics.image import ssim_map
+
+# ----------------------------------------------------------------------------------------------- stage 2: motion (12-17)
+# Offsets in millimetres [..., T, V, 3]; nabla is the difference between frames. `latent_geometry` has the same on latents.
+
+
+def vertex_loss(predicted: Tensor, truth: Tensor) -> Tensor:  # [..., T, V, 3] mm -> scalar mm^2
+    """Eq. 12."""
+    return (predicted - truth).square().sum(-1).mean()
+
+
+def velocity_loss(predicted: Tensor, truth: Tensor) -> Tensor:  # [..., T, V, 3] mm -> scalar
+    """Eq. 13."""
+    return vertex_loss(predicted.diff(dim=-3), truth.diff(dim=-3))
+
+
+def acceleration_loss(predicted: Tensor, truth: Tensor) -> Tensor:  # [..., T, V, 3] mm -> scalar
+    """Eq. 14."""
+    return vertex_loss(predicted.diff(n=2, dim=-3), truth.diff(n=2, dim=-3))
+
+
+def motion_loss(predicted: Tensor, truth: Tensor) -> Tensor:  # [..., T, V, 3] mm -> scalar
+    """Eq. 15."""
+    return velocity_loss(predicted, truth) + acceleration_loss(predicted, truth)
+
+
+def lip_loss(
+    predicted: Tensor,  # [..., T, V, 3] mm
+    truth: Tensor,
+    lips: Tensor,  # [P] int64 vertex ids
+    lip_frames: Tensor,  # [..., T] weight of a frame, 0 where the lips are at rest
+) -> Tensor:
+    """Eq. 16: over the lip vertices of the lip frames; 0 where there is no lip frame."""
+    errors = (predicted - truth)[..., lips, :].square().sum(-1).mean(-1)
+    return (errors * lip_frames).sum() / lip_frames.sum().clamp(min=1e-6)
+
+
+def deform_loss(predicted: Tensor, laplacian: Tensor) -> Tensor:  # [..., V, 3] mm, [V, V] -> scalar
+    """The deformation term of eq. 17, read as the Laplacian of the offset field (A7): neighbours move together."""
+    return (laplacian @ predicted).square().sum(-1).mean()
+
+
+def uniform_laplacian(faces: Tensor, num_vertices: int) -> Tensor:  # [F, 3] -> sparse [V, V]
+    """I - D^-1 A: a vertex against the mean of its neighbours; zero rows for vertices without any."""
+    ends = torch.cat((faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]])).long()
+    ends = torch.unique(torch.cat((ends, ends.flip(1))), dim=0)
+    degree = torch.bincount(ends[:, 0], minlength=num_vertices)
+    alone = torch.arange(num_vertices)[degree > 0]
+    indices = torch.cat((ends.T, alone.expand(2, -1)), dim=1)
+    values = torch.cat((-1.0 / degree[ends[:, 0]], torch.ones(len(alone))))
+    return torch.sparse_coo_tensor(indices, values, (num_vertices, num_vertices), check_invariants=False).coalesce()
+
 
 # --------------------------------------------------------------------------------- stage 3: dynamic appearance (19-22)
 
