@@ -1,0 +1,267 @@
+"""Stage speech, first half: the compact HuBERT learns phones, articulation and melody from synthesised voices.
+
+Frame-wise targets at HuBERT's own grid, through the very blocks that the stream runs, both stream contexts mixed.
+The heads on top exist only here. Progress is kept every minute; a run that is stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..config import DEFAULT_STREAM, FEATURE_HOP, LOW_DELAY_STREAM, StreamContext
+from ..networks.speech import SpeechBackbone, block_shape, create_speech_backbone, save_speech_backbone
+from .datasets.speech_augment import Segment, draw_segment
+from .datasets.speech_corpus import ARTICULATIONS, PHONES, SpeechCorpus, articulation_table
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    steps: int = 3600
+    batch: int = 12  # segments a step
+    seconds: float = 4.0  # a segment
+    learning_rate: float = 1.6e-3
+    warmup: int = 150  # steps
+    decay: float = 0.35  # the last part of the run, over which the rate falls to nothing
+    low_delay_share: float = 0.35  # of the batches
+    layers: int = 6
+
+
+class SpeechHeads(nn.Module):
+    """What a feature must tell: the phone, the articulators, and loudness, voicing and pitch."""
+
+    def __init__(self, feature_dim: int) -> None:
+        super().__init__()
+        self.phone = nn.Linear(feature_dim, len(PHONES))
+        self.articulation = nn.Linear(feature_dim, len(ARTICULATIONS))
+        self.prosody = nn.Linear(feature_dim, 3)
+        self.register_buffer("table", torch.from_numpy(articulation_table()))
+
+    def loss(
+        self,
+        features: Tensor,  # [B, H, P, D]
+        target: dict[str, Tensor],  # each [B, H, P]
+        weight: Tensor,  # [P]
+    ) -> Tensor:
+        def mean(x: Tensor) -> Tensor:
+            return (x * weight).sum() / (weight.sum() * x.shape[0] * x.shape[1])
+
+        phones = F.cross_entropy(self.phone(features).movedim(-1, 1), target["phones"], reduction="none", label_smoothing=0.05)
+        articulation = F.binary_cross_entropy_with_logits(self.articulation(features), self.table[target["phones"]], reduction="none")
+        loudness, voicing, pitch = self.prosody(features).unbind(-1)
+        voiced = ~target["pitch"].isnan()
+        melody = (
+            F.smooth_l1_loss(loudness, target["loudness"], reduction="none", beta=0.2)
+            + 0.3 * F.binary_cross_entropy_with_logits(voicing, voiced.float(), reduction="none")
+            + voiced * F.smooth_l1_loss(pitch, target["pitch"].nan_to_num(), reduction="none", beta=0.2)
+        )
+        return mean(phones) + 2.0 * mean(articulation.mean(-1)) + 0.5 * mean(melody)
+
+
+class _Learner(nn.Module):
+    def __init__(self, backbone: SpeechBackbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.heads = SpeechHeads(backbone.feature_dim)
+
+
+def train_backbone(
+    corpus: SpeechCorpus,
+    held_out: SpeechCorpus,
+    out: Path,  # the folder of speech_backbone/, its state and its log
+    settings: BackboneSettings,
+    *,
+    resume: bool = True,
+    device: str = "cpu",
+    seed: int = 0,
+    progress=lambda share: None,
+) -> dict:
+    """Trains and writes `out/speech_backbone`; returns the last scores on the held-out voices."""
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    learner = _Learner(create_speech_backbone(layers=settings.layers)).to(device)
+    average = {name: p.detach().clone() for name, p in learner.named_parameters()}
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=settings.learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
+    state = out / "backbone_state.safetensors"
+    first = _load_state(state, learner, average, optimizer) if resume and state.is_file() else 0
+    low_precision = _is_low_precision_faster(device)
+    log.info("backbone: %.2f M parameters, from step %d, bfloat16 %s", _millions(learner.backbone), first, low_precision)
+    saved = exported = time.monotonic()
+    running = 0.0
+    for step in range(first, settings.steps):
+        rng = np.random.default_rng((seed, step))
+        context = LOW_DELAY_STREAM if rng.random() < settings.low_delay_share else DEFAULT_STREAM
+        samples, target, hidden = _draw_batch(corpus, rng, settings, context, device)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * learning_rate_factor(step, settings.steps, settings.warmup, settings.decay)
+        with torch.autocast(device, torch.bfloat16, enabled=low_precision):
+            features = learner.backbone.forward_blocks(samples, context, hidden)
+        loss = learner.heads.loss(features.float(), target, _token_weight(context, device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            keep = min(0.998, (1 + step) / (10 + step))
+            for name, parameter in learner.named_parameters():
+                average[name].lerp_(parameter, 1 - keep)
+        running += 0.02 * (loss.item() - running) if running else loss.item()
+        now = time.monotonic()
+        if now - saved > 60:
+            saved = now
+            _save_state(state, learner, average, optimizer, step + 1)
+        if now - exported > 150 or step + 1 == settings.steps:
+            exported = now
+            scores = _export(learner, average, held_out, out, step + 1)
+            log.info("step %d/%d loss %.3f %s", step + 1, settings.steps, running, json.dumps(scores))
+        elif step % 20 == 0:
+            log.info("step %d/%d loss %.3f", step + 1, settings.steps, running)
+        progress((step + 1) / settings.steps)
+    _save_state(state, learner, average, optimizer, settings.steps)
+    return _export(learner, average, held_out, out, settings.steps)
+
+
+def learning_rate_factor(step: int, steps: int, warmup: int, decay: float) -> float:
+    """Rises, holds, falls linearly to nothing over the last `decay` of the run."""
+    return min(1.0, (step + 1) / max(1, warmup), max(0.02, (steps - step) / max(1.0, decay * steps)))
+
+
+def _draw_batch(
+    corpus: SpeechCorpus, rng: np.random.Generator, settings: BackboneSettings, context: StreamContext, device: str
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    length = round(settings.seconds * 1000 / context.hop_ms) * context.hop_samples + context.lookahead_samples
+    segments = [draw_segment(corpus, rng, length) for _ in range(settings.batch)]
+    samples, target = collate(segments, context, device)
+    tokens = round(settings.seconds * 1000 / context.hop_ms) * context.hop_features + context.lookahead_features
+    hidden = torch.zeros(settings.batch, tokens, dtype=torch.bool)
+    for row in range(settings.batch):
+        for _ in range(rng.integers(0, 5)):
+            start = rng.integers(tokens)
+            hidden[row, start : start + rng.integers(2, 8)] = True
+    return samples, target, hidden.to(device)
+
+
+def collate(segments: list[Segment], context: StreamContext, device: str) -> tuple[Tensor, dict[str, Tensor]]:
+    """Samples [B, S] and targets arranged in blocks [B, H, P]."""
+    shape = block_shape(context)
+    samples = torch.from_numpy(np.stack([s.samples for s in segments])).to(device)
+    tokens = (samples.shape[1] - context.lookahead_samples) // FEATURE_HOP + shape.right
+    fields = ("phones", "loudness", "pitch")
+    rows = {name: torch.from_numpy(np.stack([getattr(s, name)[:tokens] for s in segments])) for name in fields}
+    return samples, {name: shape.expand(row).to(device) for name, row in rows.items()}
+
+
+def _token_weight(context: StreamContext, device: str) -> Tensor:
+    """Look-ahead tokens count half: they hear less and are said again."""
+    shape = block_shape(context)
+    return torch.cat([torch.ones(shape.main), torch.full((shape.right,), 0.5)]).to(device)
+
+
+@torch.no_grad()
+def measure_backbone(backbone: SpeechBackbone, heads: SpeechHeads, corpus: SpeechCorpus, *, segments: int = 32, seed: int = 5) -> dict:
+    """Frame accuracy by voice on clean sound, under disturbance, and how often a bilabial is heard and wrongly heard."""
+    scores: dict[str, float] = {}
+    device = next(heads.parameters()).device
+    bilabial = torch.from_numpy(articulation_table()[:, 0] > 0).to(device)
+    for kind, context, augmented in (("clean", DEFAULT_STREAM, False), ("noisy", DEFAULT_STREAM, True), ("low", LOW_DELAY_STREAM, False)):
+        rng = np.random.default_rng(seed)
+        length = round(4000 / context.hop_ms) * context.hop_samples + context.lookahead_samples
+        drawn = [draw_segment(corpus, rng, length, augmented=augmented) for _ in range(segments)]
+        main = block_shape(context).main
+        guess, probability, truth = [], [], []
+        for start in range(0, segments, 8):
+            samples, target = collate(drawn[start : start + 8], context, str(device))
+            features = backbone.forward_blocks(samples, context)[:, :, :main]
+            guess.append(heads.phone(features).argmax(-1).flatten(1))
+            probability.append(heads.articulation(features)[..., 0].sigmoid().flatten(1))
+            truth.append(target["phones"][:, :, :main].flatten(1))
+        hit = torch.cat(guess) == torch.cat(truth)
+        heard, said = torch.cat(probability) > 0.5, bilabial[torch.cat(truth)]
+        scores[f"accuracy_{kind}"] = round(hit.float().mean().item(), 4)
+        scores[f"speech_{kind}"] = round(hit[torch.cat(truth) > 0].float().mean().item(), 4)
+        scores[f"bilabial_recall_{kind}"] = round((heard & said).sum().item() / max(1, said.sum().item()), 4)
+        scores[f"bilabial_precision_{kind}"] = round((heard & said).sum().item() / max(1, heard.sum().item()), 4)
+    return scores
+
+
+def _export(learner: _Learner, average: dict[str, Tensor], held_out: SpeechCorpus, out: Path, step: int) -> dict:
+    """Writes the averaged weights as a HuBERT folder and scores them."""
+    current = {name: p.detach().clone() for name, p in learner.named_parameters()}
+    with torch.no_grad():
+        for name, parameter in learner.named_parameters():
+            parameter.copy_(average[name])
+        learner.eval()
+        scores = {"step": step, **measure_backbone(learner.backbone, learner.heads, held_out)}
+        save_speech_backbone(learner.backbone, out / "speech_backbone")
+        save_file({k: v.contiguous() for k, v in learner.heads.state_dict().items()}, out / "speech_heads.safetensors")
+        for name, parameter in learner.named_parameters():
+            parameter.copy_(current[name])
+        learner.train()
+    (out / "backbone_scores.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
+    return scores
+
+
+def load_speech_heads(path: Path, feature_dim: int) -> SpeechHeads:
+    from safetensors.torch import load_file
+
+    heads = SpeechHeads(feature_dim)
+    heads.load_state_dict(load_file(path))
+    return heads.eval()
+
+
+def _save_state(path: Path, learner: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer, step: int) -> None:
+    tensors = {f"model.{k}": v.detach().clone() for k, v in learner.named_parameters()}
+    tensors |= {f"average.{k}": v.clone() for k, v in average.items()}
+    for name, parameter in learner.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{key}.{name}"] = value.clone()
+    temporary = path.with_suffix(".tmp")
+    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata={"step": str(step)})
+    temporary.replace(path)
+
+
+def _load_state(path: Path, learner: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> int:
+    with safe_open(path, "pt") as file:
+        names = set(file.keys())
+        with torch.no_grad():
+            for name, parameter in learner.named_parameters():
+                parameter.copy_(file.get_tensor(f"model.{name}"))
+                average[name].copy_(file.get_tensor(f"average.{name}"))
+                kept = {key: file.get_tensor(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")
+                        if f"optimizer.{key}.{name}" in names}  # fmt: skip
+                if kept:
+                    optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in kept.items()}
+        return int(file.metadata()["step"])
+
+
+def _is_low_precision_faster(device: str) -> bool:
+    """Whether matrix products in bfloat16 pay here: measured, since processors without the instructions emulate them."""
+    if device != "cpu":
+        return True
+    a, b = torch.randn(1024, 256), torch.randn(256, 768)
+
+    def seconds(x: Tensor, y: Tensor) -> float:
+        for _ in range(3):
+            x @ y
+        start = time.perf_counter()
+        for _ in range(10):
+            x @ y
+        return time.perf_counter() - start
+
+    return seconds(a.bfloat16(), b.bfloat16()) < 0.8 * seconds(a, b)
+
+
+def _millions(module: nn.Module) -> float:
+    return sum(p.numel() for p in module.parameters()) / 1e6
