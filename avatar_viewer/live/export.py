@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..action_units import MAX_OVER_RANGE
 from ..avatar.animation import Animator
 from ..avatar.modulation import EditTrack
 from ..avatar.speech_motion import SpeechMotion
@@ -25,7 +26,7 @@ from ..config import SAMPLE_RATE, StreamContext
 from ..errors import InputError
 from ..rendering.orbit import OrbitCamera
 from ..rendering.rasterize import rasterize
-from ..types import AudioChunk, Camera, MotionWindow
+from ..types import AudioChunk, AUEdit, Camera, MotionWindow
 from .clock import SteppedClock
 from .decoding import PLAYBACK_RATE, Sound
 from .handoff import MotionTimeline
@@ -90,7 +91,7 @@ def export_motion(
     out: str | os.PathLike[str],
     *,
     sound: str | os.PathLike[str] | Tensor | None = None,
-    edits: EditTrack | None = None,  # beyond what the motion already contains
+    edits: EditTrack | None = None,  # instead of those that the motion was made with
     camera: OrbitCamera | Camera | None = None,
     size: tuple[int, int] = (512, 512),
     fps: float | None = None,
@@ -104,6 +105,9 @@ def export_motion(
     Without `edits` the face is shown as the motion has it.
     """
     rate = _check_fps(motion.fps if fps is None else fps)
+    if edits is None:
+        motion = replace(motion, au_codes=motion.au_applied)
+        edits = EditTrack.constant(AUEdit(limit=MAX_OVER_RANGE))
     total = math.ceil(len(motion.au_codes) * rate / motion.fps - 1e-9)
     if total == 0:
         raise InputError("the motion has no frames; nothing to render")
@@ -216,7 +220,7 @@ def _speak(motion: SpeechMotion, source: _ClipSound) -> Iterator[MotionWindow]:
 @dataclass(frozen=True)
 class _Job:
     avatar: Avatar
-    edits: EditTrack | None
+    edits: EditTrack
     camera: OrbitCamera | Camera
     size: tuple[int, int]
     fps: float
@@ -261,10 +265,10 @@ class _Job:
             now = clock.now()
             _fill(timeline, windows, now)
             motion = timeline.at(now)
-            edit = self.edits.at(now) if self.edits else None
             with torch.inference_mode():
-                frame = animator.pose(motion, edit)
-                yield rasterize(frame, camera, self.background, self.backend).color
+                frame = animator.pose(motion, self.edits.at(now))
+                color = rasterize(frame, camera, self.background, self.backend).color
+            yield color
             timeline.prune(now - 1.0)
 
 

@@ -78,18 +78,27 @@ class MotionTimeline:
         self._hold_seconds = hold_seconds
         self._ease_seconds = ease_seconds
         self._is_over = False
+        self._is_restarting = False
         self.late_frames = 0
 
     def clear(self) -> None:
         with self._lock:
             self._windows.clear()
-            self._is_over = False
+            self._is_over = self._is_restarting = False
+
+    def restart(self) -> None:
+        """After a seek: what is known stays on show until the first new window replaces it."""
+        with self._lock:
+            self._is_restarting, self._is_over = True, False
 
     def extend(self, window: MotionWindow) -> None:
-        """Append motion; its start must be where the last window ended, or the timeline is empty."""
+        """Append motion that begins where the last window ended, or anywhere after `restart` and `clear`."""
         if not len(window.au_codes):
             return
         with self._lock:
+            if self._is_restarting:
+                self._windows.clear()
+                self._is_restarting = False
             self._windows.append(window)
 
     def finish(self) -> None:
@@ -98,10 +107,15 @@ class MotionTimeline:
             self._is_over = True
 
     @property
-    def end_seconds(self) -> float | None:
-        """Up to where there is motion; None while there is none."""
+    def is_over(self) -> bool:
         with self._lock:
-            return self._windows[-1].end_seconds if self._windows else None
+            return self._is_over
+
+    @property
+    def end_seconds(self) -> float | None:
+        """Up to where there is motion; None while there is none, or none since `restart`."""
+        with self._lock:
+            return self._windows[-1].end_seconds if self._windows and not self._is_restarting else None
 
     def prune(self, before_seconds: float) -> None:
         """Forget windows that end before this time, except the newest."""
@@ -116,7 +130,7 @@ class MotionTimeline:
         """The face at this time."""
         with self._lock:
             windows = tuple(self._windows)
-            is_over = self._is_over
+            is_over = self._is_over or self._is_restarting
         if not windows:
             return self.neutral(seconds)
         last = windows[-1]

@@ -53,6 +53,8 @@ class Recorder:
         self.frames_dropped = 0
         self.frames_written = 0
         self.bytes_written = 0
+        self.is_finished = False
+        self._finish_deadline = 0.0
         self._waits = waits
         self._partial = claim_partial(self.path, overwrite=overwrite)
         self._folder = tempfile.mkdtemp(prefix="avatar-viewer-")
@@ -102,18 +104,16 @@ class Recorder:
         self._send(("frame", slot, index, self.sound_frames))
         return True
 
+    def begin_finish(self, total_frames: int) -> None:
+        """End the take at `total_frames` pictures, without waiting; `poll` until `is_finished`."""
+        self._send(("finish", total_frames))
+        self._finish_deadline = time.monotonic() + _HANG_SECONDS
+
     def finish(self, total_frames: int) -> Path:
         """End the take at `total_frames` pictures; returns the file's final name once it is whole."""
-        self._send(("finish", total_frames))
-        deadline = time.monotonic() + _HANG_SECONDS
-        while True:
-            answer = self._receive(deadline)
-            if answer[0] == "done":
-                _, self.frames_written, self.bytes_written = answer
-                break
-        self._process.join(timeout=_HANG_SECONDS)
-        self._clean_up()
-        os.replace(self._partial, self.path)
+        self.begin_finish(total_frames)
+        while not self.is_finished:
+            self._take(self._receive(self._finish_deadline))
         return self.path
 
     def discard(self) -> None:
@@ -133,14 +133,24 @@ class Recorder:
     def poll(self) -> None:
         """Take in the encoder's answers; `RecorderError` where it has failed."""
         self._take_answers(wait=False)
+        if not self.is_finished and self._finish_deadline and time.monotonic() > self._finish_deadline:
+            raise RecorderError(f"the video encoder did not end the take within {_HANG_SECONDS:.0f} s")
 
     def _take_answers(self, *, wait: bool) -> None:
         deadline = time.monotonic() + _HANG_SECONDS
-        while (wait and not self._free_slots) or self._connection.poll():
-            answer = self._receive(deadline)
-            if answer[0] == "free":
-                _, slot, self.frames_written, self.bytes_written = answer
-                self._free_slots.append(slot)
+        while not self.is_finished and ((wait and not self._free_slots) or self._connection.poll()):
+            self._take(self._receive(deadline))
+
+    def _take(self, answer: tuple) -> None:
+        if answer[0] == "free":
+            _, slot, self.frames_written, self.bytes_written = answer
+            self._free_slots.append(slot)
+        else:
+            _, self.frames_written, self.bytes_written = answer
+            self._process.join(timeout=_HANG_SECONDS)
+            self._clean_up()
+            os.replace(self._partial, self.path)
+            self.is_finished = True
 
     def _receive(self, deadline: float) -> tuple:
         while not self._connection.poll(0.2):

@@ -1,0 +1,111 @@
+"""The speech thread's work: sound from a spool, through `SpeechMotion`, into the timeline, never far ahead of the clock.
+
+The thread itself is built in `session.py`. A seek begins a second early, so that the networks know what was being said.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ..avatar.speech_motion import SpeechMotion
+from ..config import SAMPLE_RATE
+from ..types import AudioChunk
+from .handoff import FirstFailure, Latest, MotionTimeline
+from .spool import SpoolFormat, SpoolReader
+
+HOPS_AHEAD = 2
+PRE_ROLL_SECONDS = 1.0
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class SpeechJob:
+    """Move a face by this sound, from here on."""
+
+    motion: SpeechMotion
+    spool: SpoolFormat
+    is_complete: Callable[[], bool]  # the spool will not grow any more
+    from_seconds: float
+
+
+class SpeechDriver:
+    """`run` belongs to the speech thread, everything else to the main thread."""
+
+    def __init__(self, timeline: MotionTimeline, failure: FirstFailure) -> None:
+        self.timeline = timeline
+        self.now_seconds = 0.0  # the clock, as the main thread last saw it
+        self.hop_seconds_spent = 0.0  # what the newest hop took
+        self._failure = failure
+        self._jobs: Latest[SpeechJob] = Latest()
+        self._wake = threading.Event()
+        self._is_stopping = False
+
+    def begin(self, job: SpeechJob) -> None:
+        """Leave what is being done and do this."""
+        self.timeline.restart()
+        self.now_seconds = job.from_seconds
+        self._jobs.put(job)
+        self._wake.set()
+
+    def stop(self) -> None:
+        self._is_stopping = True
+        self._wake.set()
+
+    def run(self) -> None:
+        while not self._is_stopping:
+            job = self._jobs.take()
+            if job is None:
+                self._wake.wait(0.5)
+                self._wake.clear()
+                continue
+            try:
+                self._follow(job)
+            except Exception as error:  # the end of this job: the session shows it and goes on
+                self._failure.put("speech", error)
+
+    def _follow(self, job: SpeechJob) -> None:
+        motion, hop = job.motion, job.motion.stream.hop_samples
+        hop_seconds = hop / SAMPLE_RATE
+        reader = SpoolReader(job.spool)
+        try:
+            start = max(0.0, job.from_seconds - PRE_ROLL_SECONDS)
+            position = int(start / hop_seconds + 1e-6) * hop  # on the grid that an export of this sound has
+            if job.spool.ring_frames:
+                position = max(position, -(-reader.oldest // hop) * hop)
+            motion.reset(position / SAMPLE_RATE)
+            while not self._wake.is_set() and not self._is_stopping:
+                end = self.timeline.end_seconds
+                if end is not None and end - self.now_seconds >= HOPS_AHEAD * hop_seconds:
+                    self._wake.wait(_POLL_SECONDS)
+                    continue
+                is_complete = job.is_complete()
+                available = reader.count - position
+                if job.spool.ring_frames and available > 10 * hop:  # this machine cannot follow: leave sound out, not time
+                    position += (available // hop - 2) * hop
+                    motion.reset(position / SAMPLE_RATE)
+                    continue
+                if available < hop and not is_complete:
+                    self._wake.wait(_POLL_SECONDS)
+                    continue
+                count = min(hop, available)
+                began = time.perf_counter()
+                windows = motion.feed(AudioChunk(torch.from_numpy(reader.read(position, count)[:, 0]), position / SAMPLE_RATE))
+                position += count
+                if is_complete and position >= reader.count:
+                    windows = windows + motion.finish()
+                if self._wake.is_set():
+                    return  # of an older position by now
+                for window in windows:
+                    self.timeline.extend(window)
+                self.hop_seconds_spent = time.perf_counter() - began
+                self.timeline.prune(self.now_seconds - 1.0)
+                if is_complete and position >= reader.count:
+                    self.timeline.finish()
+                    return
+        finally:
+            reader.close()
