@@ -49,7 +49,6 @@ class SkinTables:
     group_rows: tuple[Tensor, ...]  # a group each: int64 into those rows
     jaw: Tensor  # [J] int64 face vertices that are rigid with the mandible
     scales: Tensor  # [N, 3] metres
-    opacities: Tensor  # [N] 0..1
 
 
 def build_skin(rig: GaussianRig, face: FaceTemplate) -> SkinTables:
@@ -74,7 +73,6 @@ def build_skin(rig: GaussianRig, face: FaceTemplate) -> SkinTables:
         group_rows=tuple(torch.nonzero(rig.group_ids == index).squeeze(1) for index in range(len(rig.groups))),
         jaw=face.regions["jaw"],
         scales=rig.log_scales.exp(),
-        opacities=torch.sigmoid(rig.opacity_logits),
     )
 
 
@@ -82,7 +80,7 @@ def turn_skin(tables: SkinTables, offsets: Tensor) -> Tensor:  # [V, 3] metres -
     """How the skin at each vertex has turned from neutral; the unit quaternion, to the last bit, where nothing moved."""
     moved = _orthonormal(*(tables.gradient_rest + (tables.gradient @ offsets).unflatten(0, (2, -1))))
     trace = sum((rest * now).sum(dim=-1, keepdim=True) for rest, now in zip(tables.frames_rest, moved))
-    axis = sum(torch.linalg.cross(rest, now) for rest, now in zip(tables.frames_rest, moved))
+    axis = sum(torch.linalg.cross(rest, now - rest) for rest, now in zip(tables.frames_rest, moved))  # 0 exactly at rest
     return F.normalize(torch.cat((1 + trace, axis), dim=-1), dim=-1)
 
 

@@ -18,8 +18,6 @@ from ..errors import InputError
 from ..types import MotionWindow
 from .face import FaceTemplate
 
-CENTRAL_THIRD = 1 / 3  # of the inner-lip pairs: where a mouth opens first and widest
-
 
 @dataclass(frozen=True)
 class Take:
@@ -51,10 +49,9 @@ def measure_lip_gap(
     lip_upper: Tensor,  # [L] int64
     lip_lower: Tensor,  # [L] int64
 ) -> Tensor:  # [...] mm
-    """Mean over the central third of the inner-lip pairs of max(0, (upper - lower) . up)."""
+    """Mean over the central third of the inner-lip pairs of max(0, (upper - lower) . up): what `metrics.lips` measures."""
     pairs = len(lip_upper)
-    width = max(1, round(pairs * CENTRAL_THIRD))
-    middle = slice((pairs - width) // 2, (pairs - width) // 2 + width)
+    middle = slice(pairs // 3, max(pairs - pairs // 3, pairs // 3 + 1))
     gaps = vertices[..., lip_upper[middle], 1] - vertices[..., lip_lower[middle], 1]
     return 1000 * gaps.clamp(min=0).mean(dim=-1)
 
