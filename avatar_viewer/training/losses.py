@@ -11,6 +11,31 @@ from torch import Tensor
 
 from ..metrics.image import ssim_map
 
+# --------------------------------------------------------------------------------------- stage 1: speech to AUs (9-11)
+
+
+def au_regression_loss(codes: Tensor, truth: Tensor) -> Tensor:  # [..., T, 17] 0..5 -> scalar
+    """Eq. 9: mean |E - a|."""
+    return (codes - truth).abs().mean()
+
+
+def au_temporal_loss(codes: Tensor) -> Tensor:  # [..., T, 17] -> scalar
+    """Eq. 10: mean (E_t - E_t-1)^2 over consecutive frames; 0 for a single frame."""
+    if codes.shape[-2] < 2:
+        return codes.new_zeros(())
+    return codes.diff(dim=-2).square().mean()
+
+
+def au_loss(
+    codes: Tensor,  # [..., T, 17]
+    truth: Tensor,
+    regression_weight: float = 1.0,
+    temporal_weight: float = 0.1,
+) -> Tensor:
+    """Eq. 11."""
+    return regression_weight * au_regression_loss(codes, truth) + temporal_weight * au_temporal_loss(codes)
+
+
 # ----------------------------------------------------------------------------------------------- stage 2: motion (12-17)
 # Offsets in millimetres [..., T, V, 3]; nabla is the difference between frames. `latent_geometry` has the same on latents.
 
