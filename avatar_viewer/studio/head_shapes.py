@@ -1,0 +1,327 @@
+"""The built-in head's muscles: 17 AUs, 14 visemes, wrinkle maps and FACS regions on the face sheet, in millimetres.
+
+Every movement is a smooth field over the sheet's flat domain, written with |u|, so left and right are alike.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .head_surface import EYE_CENTRE, JAW_HINGE, LID_RADIUS, rotation
+from .head_template import INNER_CANTHUS, MOUTH_HALF_WIDTH, OUTER_CANTHUS, FaceSheet, mouth_line
+
+JAW_DROP_DEGREES = 11.0  # AU26 at intensity 5
+
+
+def smoothstep(low: float, high: float, value: np.ndarray) -> np.ndarray:
+    share = np.clip((value - low) / (high - low), 0.0, 1.0)
+    return share * share * (3.0 - 2.0 * share)
+
+
+class Muscles:
+    """Movement primitives of one sheet; each returns offsets [V, 3] in mm."""
+
+    def __init__(self, sheet: FaceSheet) -> None:
+        self.sheet = sheet
+        self.points = sheet.vertices
+        self.a, self.v = np.abs(sheet.uv[:, 0]), sheet.uv[:, 1]
+        self.side = np.where(sheet.uv[:, 0] < 0, -1.0, 1.0) * smoothstep(0.0, 6.0, self.a)  # fades lateral pulls out in the middle
+        self.below = mouth_line(np.minimum(self.a, MOUTH_HALF_WIDTH)) - self.v  # mm under the mouth's line
+        self.upper = sheet.is_upper_lip
+        outline = sheet.uv[sheet.border]
+        from scipy.spatial import cKDTree
+
+        dense = np.concatenate([outline + share * (np.roll(outline, -1, axis=0) - outline) for share in np.linspace(0, 1, 8, endpoint=False)[:, None]])
+        self.fade = smoothstep(1.5, 16.0, cKDTree(dense).query(sheet.uv)[0])
+        self.jaw_weight = self._jaw_weight()
+        self._lid_turns = self._fit_lids()
+
+    # fields
+
+    def bump(self, a: float, v: float, reach_a: float, reach_v: float) -> np.ndarray:
+        return np.exp(-(((self.a - a) / reach_a) ** 2 + ((self.v - v) / reach_v) ** 2))
+
+    def along(self, curve: list[tuple[float, float]], width: float) -> np.ndarray:
+        """1 on a curve of the domain (both sides), falling off over `width` mm."""
+        points = np.stack([self.a, self.v], -1)
+        best = np.full(len(points), np.inf)
+        ends = np.asarray(curve, dtype=np.float64)
+        for a, b in zip(ends[:-1], ends[1:]):
+            axis = b - a
+            share = np.clip((points - a) @ axis / (axis @ axis), 0, 1)
+            best = np.minimum(best, np.linalg.norm(points - a - share[:, None] * axis, axis=1))
+        return np.exp(-((best / width) ** 2))
+
+    def move(self, weight: np.ndarray, out: float = 0.0, up: float = 0.0, forward: float = 0.0) -> np.ndarray:
+        """Everything under `weight` moves by so many mm; `out` is away from the middle."""
+        return weight[:, None] * np.stack([out * self.side, np.full_like(weight, up), np.full_like(weight, forward)], -1)
+
+    def _jaw_weight(self) -> np.ndarray:
+        lateral_line = -65.0 + 45.0 * np.clip((self.a - MOUTH_HALF_WIDTH) / 72.0, 0, 1)
+        lateral = smoothstep(-15.0, 15.0, lateral_line - self.v)
+        corner = np.clip(self.a / MOUTH_HALF_WIDTH, 0, 1)
+        lower = 1 - 0.5 * corner**3
+        lower = lower + (1 - lower) * smoothstep(0, 18, self.below)
+        upper = 0.5 * corner**4 * (1 - smoothstep(0, 15, -self.below))
+        middle = np.where(self.upper, upper, lower)
+        mix = smoothstep(MOUTH_HALF_WIDTH - 3, MOUTH_HALF_WIDTH + 5, self.a)
+        return ((1 - mix) * middle + mix * lateral) * self.fade
+
+    def jaw(self, degrees: float) -> np.ndarray:
+        """The mandible turns about its joints; a wide jaw narrows the mouth a little."""
+        turned = (self.points - JAW_HINGE) @ rotation(degrees, 0, 0).T + JAW_HINGE
+        narrowing = self.move(self.bump(MOUTH_HALF_WIDTH, -68, 10, 12), out=-0.14 * degrees)
+        return self.jaw_weight[:, None] * (turned - self.points) + narrowing
+
+    def _lip_share(self) -> tuple[np.ndarray, np.ndarray]:
+        """How much the upper and the lower lip follow when lips move as such: full on the vermilion, soft beyond."""
+        arch = np.clip(1 - (self.a / (MOUTH_HALF_WIDTH + 1.0)) ** 2, 0, 1) ** 0.6
+        upper = np.where(self.upper, arch * (1 - smoothstep(5, 19, -self.below)), 0.0)
+        lower = np.where(self.upper, 0.0, arch * (1 - smoothstep(8, 22, self.below)))
+        return upper, lower
+
+    def part(self, upper_mm: float, lower_mm: float) -> np.ndarray:
+        upper, lower = self._lip_share()
+        return self.move(upper, up=upper_mm, forward=0.1 * upper_mm) + self.move(lower, up=-lower_mm, forward=-0.12 * lower_mm)
+
+    def corners(self, out: float, up: float, forward: float, reach: float = 13.0) -> np.ndarray:
+        """Pulls at the mouth's corners; the lips between them follow less and less towards the middle."""
+        weight = np.exp(-((np.maximum(0, self.a - MOUTH_HALF_WIDTH) / reach) ** 2 + ((self.v - mouth_line(np.minimum(self.a, 26))) / (reach * 1.05)) ** 2))
+        weight *= np.where(self.a < MOUTH_HALF_WIDTH, np.clip(self.a / MOUTH_HALF_WIDTH, 0, 1) ** 1.4, 1.0)
+        return self.move(weight, out=out, up=up, forward=forward)
+
+    def protrude(self, mm: float, narrow: float) -> np.ndarray:
+        """Lips forward and the corners `narrow` mm in: the pout of a rounded vowel."""
+        near = np.exp(-((self.a / 20.0) ** 2)) * np.exp(-((np.maximum(0, np.abs(self.below) - 5) / 8.5) ** 2))
+        squeeze = np.clip(self.a / MOUTH_HALF_WIDTH, 0, 1) * np.exp(-((np.maximum(0, self.a - MOUTH_HALF_WIDTH) / 12) ** 2 + (self.below / 13) ** 2))
+        return self.move(near, forward=mm) + self.move(squeeze, out=-narrow, forward=0.25 * mm)
+
+    def press(self, upper_roll: float, lower_roll: float, push: float) -> np.ndarray:
+        """The red of the lips rolls in by shares of its height, and the lips push against each other by `push` mm."""
+        t = np.abs(self.sheet.lip)
+        arch = np.clip(1 - (self.a / (MOUTH_HALF_WIDTH + 1.0)) ** 2, 0, 1) ** 0.5
+        red = arch * (1 - smoothstep(1.0, 2.6, t))
+        roll = np.where(self.upper, upper_roll, lower_roll) * red
+        towards = mouth_line(self.a) - self.v
+        inwards = -2.4 * np.exp(-(((t - 0.45) / 0.4) ** 2)) - 0.9 * np.exp(-((t / 0.3) ** 2))
+        offsets = self.move(roll * towards, up=1.0) + self.move(roll * inwards, forward=1.0)
+        return offsets + self.move(np.where(self.upper, -1.0, 1.0) * red, up=push)
+
+    # lids
+
+    def _fit_lids(self) -> dict[str, np.ndarray]:
+        """Rotation vectors about the eye's centre that carry each vertex's piece of margin to where the lids meet."""
+        sheet, result = self.sheet, {}
+        for name in ("upper", "lower"):
+            result[name] = np.zeros((len(self.points), 3))
+        for eye, sign in enumerate((-1.0, 1.0)):
+            centre = EYE_CENTRE * np.array([sign, 1, 1])
+            upper, lower = self.points[sheet.lid_upper[eye]] - centre, self.points[sheet.lid_lower[eye]] - centre
+            meet = 0.12 * upper / np.linalg.norm(upper, axis=1, keepdims=True) + 0.88 * lower / np.linalg.norm(lower, axis=1, keepdims=True)
+            meet /= np.linalg.norm(meet, axis=1, keepdims=True)
+            mine = np.flatnonzero((sheet.uv[:, 0] * sign > 0) & (self.a > 8) & (self.a < 66))
+            for name, margin, ids in (("upper", upper, sheet.lid_upper[eye]), ("lower", lower, sheet.lid_lower[eye])):
+                direction = margin / np.linalg.norm(margin, axis=1, keepdims=True)
+                axis = np.cross(direction, meet)
+                sine = np.linalg.norm(axis, axis=1, keepdims=True)
+                turn = axis / np.maximum(sine, 1e-9) * np.arcsin(np.clip(sine, 0, 1))
+                along = np.abs(sheet.uv[ids, 0])
+                for component in range(3):
+                    result[name][mine, component] = np.interp(self.a[mine], along, turn[:, component])
+        return result
+
+    def lids(self, upper_close: float, lower_close: float) -> np.ndarray:
+        """Lids slide over the eye: 1, 1 shuts them; negative opens wider."""
+        height = self.sheet.lid
+        upper = np.where(height >= 0, 1 - smoothstep(2.2, 13.0, height), 0.0)
+        lower = np.where(height <= 0, 1 - smoothstep(1.5, 10.0, -height), 0.0)
+        on_lower = np.zeros(len(self.points), bool)
+        for margin in self.sheet.lid_lower:
+            on_lower[margin[1:-1]] = True
+        on_lower |= (self.sheet.lid_rim > 0) & (height <= 0) & (np.abs(height) < 0.5) & ~self._rim_of_upper()
+        upper, lower = np.where(on_lower, 0.0, upper), np.where(on_lower, 1.0, lower)
+        lower = np.where((height >= 0) & ~on_lower, 0.0, lower)
+        turn = upper_close * upper[:, None] * self._lid_turns["upper"] + lower_close * lower[:, None] * self._lid_turns["lower"]
+        near = smoothstep(24.0, 17.0, np.hypot(self.a - 35.0, self.v) * 1.0)
+        turn *= near[:, None]
+        centre = np.where(self.sheet.uv[:, :1] < 0, -1.0, 1.0) * EYE_CENTRE * np.array([1, 0, 0]) + EYE_CENTRE * np.array([0, 1, 1])
+        return _rotate(self.points - centre, turn) + centre - self.points
+
+    def _rim_of_upper(self) -> np.ndarray:
+        """Rim vertices copy their margin's uv; those of the upper margin lie at or above it."""
+        share = np.clip((self.a - INNER_CANTHUS[0]) / (OUTER_CANTHUS[0] - INNER_CANTHUS[0]), 0, 1)
+        middle = INNER_CANTHUS[1] + share * (OUTER_CANTHUS[1] - INNER_CANTHUS[1])
+        return self.v > middle
+
+
+def _rotate(points: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """Rodrigues, one rotation vector a point."""
+    angle = np.linalg.norm(turns, axis=1, keepdims=True)
+    axis = turns / np.maximum(angle, 1e-12)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return points * cosine + np.cross(axis, points) * sine + axis * (axis * points).sum(1, keepdims=True) * (1 - cosine)
+
+
+def action_unit_shapes(m: Muscles) -> dict[str, np.ndarray]:  # AU -> [V, 3] mm at intensity 5
+    bump, move = m.bump, m.move
+    fold = m.along([(17.5, -38), (24, -48), (30, -58), (33, -67)], 2.6)
+    apple = bump(36, -30, 15, 14)
+    shapes = {
+        "AU01": move(bump(10, 27, 12, 14), out=-0.8, up=8.5, forward=0.6) + move(bump(12, 50, 20, 20), up=3.0),
+        "AU02": move(bump(44, 25, 14, 13), up=8.0, out=0.8) + move(bump(44, 48, 20, 18), up=3.0) + move(bump(40, 11, 13, 6), up=2.0),
+        "AU04": move(bump(13, 22, 12, 10), out=-4.5, up=-6.0, forward=1.6) + move(bump(36, 24, 16, 9), out=-2.0, up=-4.0, forward=0.8),
+        "AU05": m.lids(-0.42, -0.25),
+        "AU06": move(apple, up=5.0, out=0.8, forward=2.2) + move(bump(54, -3, 9, 11), out=-2.4, up=-0.3, forward=1.0)
+        + m.lids(0.08, 1.6) + move(bump(36, -13, 15, 5), up=2.2, forward=0.9) + move(bump(50, 20, 12, 8), up=-1.2),
+        "AU07": m.lids(0.26, 2.2) + move(bump(36, -10, 15, 4), up=1.6, forward=0.3),
+        "AU09": move(bump(13, -36, 7, 10), up=4.6, forward=0.6, out=0.5) + move(bump(0, 4, 9, 12), up=1.2, forward=1.0)
+        + move(bump(12, 0, 7, 14), up=2.0, forward=1.6, out=-0.8) + move(bump(12, 20, 11, 9), up=-3.8, out=-2.0)
+        + move(np.where(m.upper, bump(12, -56, 13, 8), 0), up=2.6) + move(m.along([(12, -26), (19, -38), (25, -50)], 3.0), forward=-1.2),
+        "AU10": m.part(4.6, 0.0) + move(np.where(m.upper, bump(16, -48, 11, 9), 0), up=3.4, forward=1.0) + move(bump(13, -40, 6, 6), up=1.6, out=1.0)
+        + move(bump(28, -38, 8, 9), up=2.2, forward=2.2) + move(fold, forward=-1.8),
+        "AU12": m.corners(7.5, 8.0, -4.5) + move(apple, up=3.4, forward=3.0, out=1.2) + move(fold, forward=-1.8, up=1.0)
+        + move(np.where(m.upper, bump(0, -58, 16, 8), 0), up=1.0, forward=-1.2) + m.lids(0.0, 0.5),
+        "AU14": m.corners(2.6, 1.2, -4.6, 9.0) + move(bump(31, -65, 4.0, 6.0), forward=-2.2) + move(bump(38, -66, 6, 10), forward=1.6)
+        + m.press(0.22, 0.22, 0.3),
+        "AU15": m.corners(1.2, -7.5, -1.2, 11.0) + move(bump(27, -80, 8, 7), up=-2.5, forward=1.2) + move(fold, forward=-0.6),
+        "AU17": move(bump(0, -98, 16, 10), up=6.0, forward=2.2) + move(np.where(m.upper, 0, bump(0, -76, 20, 11)), up=3.6, forward=2.6)
+        + move(np.where(m.upper, bump(0, -62, 18, 7), 0), up=1.6, forward=0.8) + m.corners(0.0, -2.0, 0.0, 8.0),
+        "AU23": m.press(0.42, 0.42, 0.15) + m.protrude(0.4, 4.2),
+        "AU24": m.press(0.62, 0.62, 1.0) + m.corners(0.8, -0.4, -1.2, 8.0) + move(np.where(m.upper, bump(0, -55, 20, 4), 0), forward=1.0, up=-1.2)
+        + move(np.where(m.upper, 0, bump(0, -81, 18, 4.5)), forward=1.0, up=1.6),
+        "AU25": m.part(2.4, 5.4),
+        "AU26": m.jaw(JAW_DROP_DEGREES) + m.part(0.4, 1.0),
+        "AU45": m.lids(1.0, 1.0) + move(bump(36, 12, 14, 5), up=-0.8),
+    }  # fmt: skip
+    return {name: _settle(m, offsets) for name, offsets in shapes.items()}
+
+
+def viseme_shapes(m: Muscles) -> dict[str, np.ndarray]:  # viseme -> [V, 3] mm at weight 1
+    tuck = np.where(m.upper, 0.0, np.exp(-((np.abs(m.a) / 19.0) ** 2)) * (1 - smoothstep(4, 15, m.below)))
+    shapes = {
+        "PP": m.press(0.42, 0.42, 0.8) + m.protrude(0.6, 0.5),
+        "FF": m.jaw(1.2) + m.part(2.6, -1.2) + m.move(tuck, up=2.2, forward=-3.6),
+        "TH": m.jaw(3.2) + m.part(1.8, 2.2),
+        "DD": m.jaw(2.4) + m.part(1.5, 2.4),
+        "kk": m.jaw(4.2) + m.part(1.4, 2.2),
+        "CH": m.jaw(1.6) + m.part(2.4, 3.4) + m.protrude(4.2, 3.6),
+        "SS": m.jaw(0.8) + m.part(1.8, 3.6) + m.corners(3.0, 0.8, -1.6),
+        "nn": m.jaw(1.8) + m.part(1.2, 2.0),
+        "RR": m.jaw(2.2) + m.part(1.4, 2.4) + m.protrude(3.4, 3.6),
+        "aa": m.jaw(8.2) + m.part(1.8, 2.4),
+        "E": m.jaw(4.2) + m.part(1.8, 2.6) + m.corners(3.4, 0.8, -1.6),
+        "ih": m.jaw(2.6) + m.part(1.6, 2.6) + m.corners(2.8, 0.8, -1.4),
+        "oh": m.jaw(5.8) + m.part(0.8, 1.4) + m.protrude(4.0, 5.6),
+        "ou": m.jaw(2.0) + m.part(0.9, 1.5) + m.protrude(6.2, 8.2),
+    }
+    return {name: _settle(m, offsets) for name, offsets in shapes.items()}
+
+
+VISEME_AUS: dict[str, dict[str, float]] = {
+    "PP": {"AU24": 2.5, "AU23": 0.6},
+    "FF": {"AU10": 1.2, "AU25": 1.0, "AU26": 0.5},
+    "TH": {"AU25": 2.6, "AU26": 1.5},
+    "DD": {"AU25": 2.4, "AU26": 1.1},
+    "kk": {"AU25": 2.4, "AU26": 1.9},
+    "CH": {"AU25": 3.0, "AU26": 0.7, "AU23": 1.8, "AU10": 0.8},
+    "SS": {"AU25": 3.0, "AU26": 0.4, "AU12": 0.8},
+    "nn": {"AU25": 1.9, "AU26": 0.8},
+    "RR": {"AU25": 2.0, "AU26": 1.0, "AU23": 1.8},
+    "aa": {"AU25": 4.0, "AU26": 3.7},
+    "E": {"AU25": 2.8, "AU26": 1.9, "AU12": 1.0},
+    "ih": {"AU25": 2.6, "AU26": 1.2, "AU12": 0.8},
+    "oh": {"AU25": 2.0, "AU26": 2.6, "AU23": 2.4},
+    "ou": {"AU25": 1.2, "AU26": 0.9, "AU23": 4.0},
+}
+
+TONGUE_POSES: dict[str, tuple[float, float, float]] = {  # pitch rad (tip up), forward m, up m
+    "TH": (0.05, 0.010, 0.005),
+    "DD": (0.32, 0.003, 0.006),
+    "nn": (0.34, 0.003, 0.006),
+    "SS": (0.16, 0.002, 0.004),
+    "CH": (0.18, 0.000, 0.004),
+    "RR": (0.30, -0.005, 0.004),
+    "kk": (-0.22, -0.006, 0.006),
+    "aa": (-0.10, -0.003, -0.002),
+    "E": (0.02, 0.001, 0.003),
+    "ih": (0.02, 0.002, 0.004),
+    "oh": (-0.08, -0.005, 0.000),
+    "ou": (-0.10, -0.006, 0.002),
+}
+
+
+def _settle(m: Muscles, offsets: np.ndarray) -> np.ndarray:
+    """Zero at the sheet's border and below a hundredth of a mm, exactly mirrored."""
+    offsets = offsets * m.fade[:, None]
+    offsets = 0.5 * (offsets + offsets[m.sheet.mirror] * np.array([-1.0, 1.0, 1.0]))
+    return np.where(np.linalg.norm(offsets, axis=1, keepdims=True) < 0.01, 0.0, offsets)
+
+
+def wrinkle_maps(m: Muscles) -> dict[str, np.ndarray]:  # AU -> [V] 0..1
+    line = m.along
+    forehead = [[(0, y), (22, y + 2), (44, y + 1), (60, y - 4)] for y in (42, 51, 60)]
+    across = sum(line(curve, 1.5) for curve in forehead)
+    inner, outer = smoothstep(40, 22, m.a), smoothstep(20, 36, m.a)
+    fold = line([(17.5, -38), (24, -48), (30, -58), (33, -67)], 1.9)
+    crow = sum(line([(53, y0), (63, y1)], 1.4) for y0, y1 in ((3, 9), (0, 0), (-3, -8)))
+    maps = {
+        "AU01": across * inner,
+        "AU02": across * outer,
+        "AU04": line([(5.5, 13), (6.5, 34)], 1.5) + 0.6 * line([(0, 10), (8, 9)], 1.4),
+        "AU05": 0.5 * line([(24, 9), (35, 13), (47, 8)], 1.2),
+        "AU06": crow + 0.5 * line([(24, -9), (36, -12), (48, -8)], 1.3),
+        "AU07": 0.7 * line([(24, -8), (36, -10.5), (47, -7)], 1.2) + 0.4 * crow,
+        "AU09": line([(4, -2), (13, -10)], 1.3) + line([(3, 5), (12, -1)], 1.3) + 0.8 * line([(0, 10), (6, 10)], 1.4) + 0.7 * line([(12, -27), (20, -40)], 1.6),
+        "AU10": 0.9 * fold + 0.4 * line([(10, -32), (17, -38)], 1.5),
+        "AU12": fold + 0.4 * line([(31, -60), (33, -72)], 1.8) + 0.25 * crow,
+        "AU14": line([(29.5, -60), (31, -66), (29, -72)], 1.6),
+        "AU15": line([(26.5, -67), (30, -75), (31, -84)], 1.7),
+        "AU17": 0.8 * line([(0, -84.5), (10, -85.5), (17, -90)], 1.7) + 0.35 * m.bump(0, -98, 10, 7) * (0.5 + 0.5 * np.sin(m.a * 1.9) * np.sin(m.v * 1.7)),
+        "AU23": 0.5 * (line([(6, -55), (7, -50)], 1.0) + line([(13, -57), (15, -52)], 1.0) + line([(8, -79), (9, -83)], 1.0)),
+        "AU24": 0.6 * line([(0, -60.5), (14, -61.5), (23, -64)], 1.1) + 0.6 * line([(0, -74.5), (14, -73), (23, -68)], 1.2),
+    }
+    red = np.abs(m.sheet.lip) < 0.9
+    return {name: np.clip(np.where(red & (name != "AU24"), 0, values) * m.fade, 0, 1) for name, values in maps.items()}
+
+
+def face_regions(m: Muscles) -> dict[str, np.ndarray]:
+    """Vertex sets by name: [K] int64 each."""
+    a, v, sheet = m.a, m.v, m.sheet
+    t = np.abs(sheet.lip)
+    mouth = (a < MOUTH_HALF_WIDTH + 1.5) & (t < 1.15)
+    lid = (a > 17) & (a < 54) & (v > -13) & (v < 15)
+
+    def box(a0: float, a1: float, v0: float, v1: float) -> np.ndarray:
+        return (a >= a0) & (a <= a1) & (v >= v0) & (v <= v1)
+
+    masks = {
+        "lips": mouth | (sheet.lip_rim > 0),
+        "eyelids": lid | (sheet.lid_rim > 0),
+        "upper_face": v > 12,
+        "jaw": (m.jaw_weight > 0.985) & ((v < -106) | (a > 24)),
+        "nose": box(0, 17, -50, 14),
+        "cheeks": box(20, 75, -62, -12),
+        "brows": box(4, 58, 14, 34),
+        "forehead": box(0, 70, 34, 80),
+        "chin": box(0, 24, -116, -84),
+        "AU01": box(0, 36, 8, 80),
+        "AU02": box(16, 78, 2, 80),
+        "AU04": box(0, 62, 2, 46),
+        "AU05": box(14, 60, -14, 18) | (sheet.lid_rim > 0),
+        "AU06": box(12, 78, -58, 30) | (sheet.lid_rim > 0),
+        "AU07": box(12, 62, -18, 18) | (sheet.lid_rim > 0),
+        "AU09": box(0, 34, -64, 38),
+        "AU10": box(0, 42, -69, -24) & m.upper,
+        "AU12": box(0, 76, -86, -6) | (sheet.lip_rim > 0),
+        "AU14": box(0, 52, -86, -46),
+        "AU15": box(0, 48, -100, -46),
+        "AU17": box(0, 34, -124, -52),
+        "AU23": box(0, 44, -86, -44) | (sheet.lip_rim > 0),
+        "AU24": box(0, 44, -92, -44) | (sheet.lip_rim > 0),
+        "AU25": box(0, 34, -94, -44) | (sheet.lip_rim > 0),
+        "AU26": (v < -40) & (a < 105),
+        "AU45": box(12, 62, -14, 20) | (sheet.lid_rim > 0),
+    }
+    regions = {name: np.flatnonzero(mask).astype(np.int64) for name, mask in masks.items()}
+    regions["lip_upper"], regions["lip_lower"] = sheet.lip_upper.astype(np.int64), sheet.lip_lower.astype(np.int64)
+    return regions
