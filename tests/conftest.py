@@ -91,3 +91,47 @@ def tiny_face() -> FaceTemplate:
 @pytest.fixture(scope="session")
 def tiny_rig(tiny_face: FaceTemplate) -> GaussianRig:
     return make_tiny_rig(tiny_face)
+
+
+@pytest.fixture(scope="session")
+def tiny_avatar_folder(tmp_path_factory, tiny_face: FaceTemplate, tiny_rig: GaussianRig) -> Path:
+    """A complete avatar on disk. Shared by all tests: copy it before changing anything."""
+    from avatar_viewer.avatar.bundle import save_avatar
+    from avatar_viewer.config import DEFAULT_STREAM
+    from avatar_viewer.networks.appearance import AppearanceConfig, AppearanceDecoder
+    from avatar_viewer.networks.au_encoder import AUEncoder, AUEncoderConfig
+    from avatar_viewer.networks.denoiser import Denoiser, DenoiserConfig
+    from avatar_viewer.networks.speech import create_speech_backbone
+
+    torch.manual_seed(0)
+    count = tiny_rig.num_face
+    appearance = AppearanceDecoder(AppearanceConfig(count, hidden=8))
+    randomise(appearance, 0.2)
+    denoiser = Denoiser(DenoiserConfig(count, 32, basis_size=12, dim=24, layers=1, heads=2, feedforward=32, template_points=16))
+    with torch.no_grad():
+        denoiser.basis.copy_(torch.linalg.qr(torch.randn(count * 3, 12)).Q.T)
+        denoiser.scale.fill_(0.01)
+        denoiser.response_latents.copy_(torch.randn(17, 1, 12) * denoiser.response_levels[None, :, None] / 5)
+    folder = tmp_path_factory.mktemp("avatars") / "tiny"
+    save_avatar(
+        folder,
+        name="tiny",
+        fps=25,
+        stream=DEFAULT_STREAM,
+        face=tiny_face,
+        rig=tiny_rig,
+        appearance=appearance,
+        au_encoder=AUEncoder(AUEncoderConfig(32, dim=16, layers=2, heads=2, feedforward=24, head_hidden=16)),
+        denoiser=denoiser,
+        speech=create_speech_backbone(hidden=32, layers=2, heads=2, feed_forward=48, channels=(8, 12, 16), position_kernel=5),
+        training={"rig": {"from": "random numbers, for tests"}},
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_avatar(tiny_avatar_folder: Path):
+    """That avatar, loaded through the real door."""
+    from avatar_viewer.avatar.bundle import load_avatar
+
+    return load_avatar(tiny_avatar_folder)

@@ -239,9 +239,8 @@ def _check_file_record(relative: str, record: object, faults: list[str]) -> None
 
 
 def _required_files(manifest: dict[str, Any]) -> list[str]:
-    required = list(TENSOR_FILES)
+    required = [name for name in TENSOR_FILES if name != "text_to_au.safetensors"]
     required += [f"{key}/config.json" for key in ("speech_backbone",) if manifest[key] == BUNDLED]
-    required += [f"{key}/open_clip_config.json" for key in ("text_backbone",) if manifest[key] == BUNDLED]
     return required
 
 

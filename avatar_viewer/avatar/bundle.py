@@ -1,0 +1,291 @@
+"""An avatar: one head with everything that moves it, loaded from a folder, checked, and saved.
+
+Loading is strict and patient: structure, names, shapes, dtypes, finiteness, ranges, sizes and sha256 are all checked, and
+one `InputError` lists everything that is wrong. A public backbone that this machine does not have is no fault: it is
+named in `Avatar.missing`, and the rest works. Pickle is never read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import StreamContext
+from ..errors import InputError
+from ..networks.appearance import AppearanceConfig, AppearanceDecoder
+from ..networks.au_encoder import AUEncoder, AUEncoderConfig
+from ..networks.denoiser import Denoiser, DenoiserConfig
+from ..networks.speech import SpeechBackbone, load_speech_backbone, save_speech_backbone
+from ..types import GaussianRig
+from .face import FaceTemplate, read_face, save_face
+from .manifest import (
+    BACKBONES,
+    BUNDLED,
+    MANIFEST,
+    check_files,
+    config_from_json,
+    config_to_json,
+    empty_manifest,
+    read_manifest,
+    seal,
+)
+from .rig import read_rig, save_rig
+from .tensor_files import read_tensor_file, write_tensor_file
+
+MAX_WEIGHT = 1e4  # no trained weight of these networks comes near it
+NEUTRAL_TOLERANCE = 1e-5  # metres between the face mesh and the means of the face Gaussians
+
+
+@dataclass(frozen=True)
+class Avatar:
+    """Everything that one head needs, in memory, in float32, in evaluation mode."""
+
+    folder: Path
+    name: str
+    fps: float
+    stream: StreamContext
+    face: FaceTemplate
+    rig: GaussianRig
+    appearance: AppearanceDecoder
+    speech: SpeechBackbone | None  # None: see `missing`
+    au_encoder: AUEncoder
+    denoiser: Denoiser
+    text: Any  # None: see `missing`
+    missing: tuple[str, ...]  # one line for each public backbone that this machine lacks
+    manifest: dict[str, Any]
+
+    def to(self, device: torch.device | str) -> Avatar:
+        """The same avatar on another device; networks are moved in place, as torch does it."""
+        for network in (self.appearance, self.speech, self.au_encoder, self.denoiser, self.text):
+            if isinstance(network, nn.Module):
+                network.to(device)
+        regions = {name: region.to(device) for name, region in self.face.regions.items()}
+        face = FaceTemplate(**(_moved(self.face, device) | {"regions": regions}))
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return Avatar(**(values | {"face": face, "rig": GaussianRig(**_moved(self.rig, device))}))
+
+
+def _moved(value: Any, device: torch.device | str) -> dict[str, Any]:
+    found = {item.name: getattr(value, item.name) for item in fields(value)}
+    return {name: item.to(device) if isinstance(item, Tensor) else item for name, item in found.items()}
+
+
+def load_avatar(folder: str | Path) -> Avatar:
+    """The avatar in `folder`, checked; one `InputError` lists everything that is wrong with it."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"avatar {folder}: no such folder")
+    faults: list[str] = []
+    avatar = _read_avatar(folder, faults)
+    if avatar is None or faults:
+        count = f"{len(faults)} faults: " if len(faults) > 1 else ""
+        raise InputError(f"avatar {folder} cannot be used: {count}{'; '.join(faults)}")
+    return avatar
+
+
+def save_avatar(
+    folder: str | Path,
+    *,
+    name: str | None = None,
+    fps: float | None = None,
+    stream: StreamContext | None = None,
+    face: FaceTemplate | None = None,
+    rig: GaussianRig | None = None,
+    appearance: AppearanceDecoder | None = None,
+    au_encoder: AUEncoder | None = None,
+    denoiser: Denoiser | None = None,
+    text: Any = None,
+    speech: SpeechBackbone | str | None = None,  # a public name is noted, not copied
+    text_backbone: str | None = None,  # a public name; a bundled tower comes with `text`
+    training: dict[str, Any] | None = None,  # how the parts given here were trained and from what
+) -> None:
+    """Write the parts given here and seal the folder; what is not given stays as it is on disk.
+
+    So each training stage saves its own part, and the last one completes the avatar. `InputError` where the folder cannot be
+    written. `training` is merged, key by key, into the record of `avatar.json`.
+    """
+    folder = Path(folder)
+    manifest = _manifest_to_continue(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write the avatar's folder {folder}: {error.strerror}") from error
+    manifest |= {key: value for key, value in (("name", name), ("fps", fps)) if value is not None}
+    if stream is not None:
+        manifest["stream"] = config_to_json(stream)
+    if face is not None:
+        save_face(face, folder / "face.safetensors")
+    if rig is not None:
+        save_rig(rig, folder / "rig.safetensors")
+    for key, network in (("appearance", appearance), ("au_encoder", au_encoder), ("denoiser", denoiser)):
+        if network is not None:
+            _write_network(folder, key, network, manifest)
+    if text is not None:
+        _write_network(folder, "text_to_au", text.head, manifest)
+    if isinstance(speech, str):
+        manifest["speech_backbone"] = speech
+    elif speech is not None:
+        save_speech_backbone(speech, folder / "speech_backbone")
+        manifest["speech_backbone"] = BUNDLED
+    if text_backbone is not None:
+        manifest["text_backbone"] = text_backbone
+    manifest["training"] = manifest["training"] | (training or {})
+    seal(folder, manifest)
+
+
+def _manifest_to_continue(folder: Path) -> dict[str, Any]:
+    """The folder's manifest, or a fresh one; `InputError` where the folder holds a damaged one, which is not overwritten."""
+    if not (folder / MANIFEST).exists():
+        return empty_manifest(folder.resolve().name, 25, StreamContext())
+    faults: list[str] = []
+    manifest = read_manifest(folder, faults)
+    if manifest is None:
+        raise InputError(f"avatar {folder} is damaged, so nothing was added to it: {'; '.join(faults)}; choose another folder")
+    return manifest
+
+
+def _write_network(folder: Path, key: str, network: nn.Module, manifest: dict[str, Any]) -> None:
+    """Matrices in float16, everything of one dimension (norms, biases, scales) in float32: it is small and sensitive."""
+    tensors = {}
+    for name, tensor in network.state_dict().items():
+        tensor = tensor.detach().cpu()
+        half = tensor.is_floating_point() and tensor.dim() > 1
+        tensors[name] = (tensor.half() if half else tensor).contiguous().clone()
+    write_tensor_file(folder / f"{key}.safetensors", tensors)
+    manifest["networks"][key] = {"class": type(network).__name__, "config": config_to_json(network.config)}
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+def _read_avatar(folder: Path, faults: list[str]) -> Avatar | None:
+    manifest = read_manifest(folder, faults)
+    if manifest is None:
+        return None
+    sound = check_files(folder, manifest, faults)
+    whole = {name for name, record in manifest["files"].items() if _has_size(folder / name, record["bytes"])}
+    face = read_face(folder / "face.safetensors", faults) if "face.safetensors" in whole else None
+    rig = read_rig(folder / "rig.safetensors", faults) if "rig.safetensors" in whole else None
+    networks = {
+        key: _read_network(folder, key, kind, config_kind, manifest, faults)
+        for key, (kind, config_kind) in _network_classes().items()
+        if f"{key}.safetensors" in whole
+    }
+    if face is not None and rig is not None:
+        _check_fit(face, rig, networks, faults)
+    backbones_sound = all(name in sound for name in manifest["files"] if name.startswith(BACKBONES))
+    if faults or not backbones_sound:
+        return None
+    missing: list[str] = []
+    speech = _read_speech(folder, manifest, networks, faults, missing)
+    text = None
+    if faults:
+        return None
+    return Avatar(
+        folder=folder,
+        name=manifest["name"],
+        fps=float(manifest["fps"]),
+        stream=StreamContext(**manifest["stream"]),
+        face=face,
+        rig=rig,
+        appearance=networks["appearance"],
+        speech=speech,
+        au_encoder=networks["au_encoder"],
+        denoiser=networks["denoiser"],
+        text=text,
+        missing=tuple(missing),
+        manifest=manifest,
+    )
+
+
+def _network_classes() -> dict[str, tuple[type[nn.Module], type]]:
+    return {
+        "appearance": (AppearanceDecoder, AppearanceConfig),
+        "au_encoder": (AUEncoder, AUEncoderConfig),
+        "denoiser": (Denoiser, DenoiserConfig),
+    }
+
+
+def _read_speech(
+    folder: Path, manifest: dict[str, Any], networks: dict[str, nn.Module | None], faults: list[str], missing: list[str]
+) -> SpeechBackbone | None:
+    name, local = manifest["speech_backbone"], folder / "speech_backbone"
+    try:
+        backbone = load_speech_backbone(local if name == BUNDLED or local.is_dir() else name)
+    except InputError as error:
+        (faults if name == BUNDLED or local.is_dir() else missing).append(str(error))
+        return None
+    for key in ("au_encoder", "denoiser"):
+        wanted = networks[key].config.speech_dim
+        if wanted != backbone.feature_dim:
+            faults.append(f"speech backbone {backbone.name}: gives {backbone.feature_dim} features, {key} was trained for {wanted}")
+    for parameter_name, parameter in backbone.model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            faults.append(f"speech_backbone: {parameter_name} holds values that are NaN or infinite")
+    return backbone.requires_grad_(False)
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _read_network(
+    folder: Path, key: str, kind: type[nn.Module], config_kind: type, manifest: dict[str, Any], faults: list[str]
+) -> nn.Module | None:
+    label, file_name = f"{MANIFEST}: networks.{key}", f"{key}.safetensors"
+    file = read_tensor_file(folder / file_name, faults)
+    entry = manifest["networks"].get(key)
+    if entry is None:
+        faults.append(f"{label}: missing")
+        return None
+    if entry["class"] != kind.__name__:
+        faults.append(f"{label}.class is {str(entry['class'])[:40]!r}, expected {kind.__name__!r}")
+    config = config_from_json(config_kind, entry["config"], f"{label}.config", faults)
+    if file is None or config is None:
+        return None
+    before = len(faults)
+    skeleton = _build(kind, config, "meta", label, faults)  # first without memory: a wrong config must not take all of it
+    if skeleton is None:
+        return None
+    expected = {}
+    for name, tensor in skeleton.state_dict().items():
+        dtypes = (torch.float16, torch.float32) if tensor.is_floating_point() else (tensor.dtype,)
+        expected[name] = (tuple(tensor.shape), dtypes)
+    file.check_tensors(expected, faults)
+    for name, tensor in file.tensors.items():
+        if tensor.is_floating_point():
+            file.check_range(name, -MAX_WEIGHT, MAX_WEIGHT, faults)
+    if len(faults) > before:
+        return None
+    network = _build(kind, config, "cpu", label, faults)
+    if network is None:
+        return None
+    network.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in file.tensors.items()})
+    return network.eval().requires_grad_(False)
+
+
+def _build(kind: type[nn.Module], config: Any, device: str, label: str, faults: list[str]) -> nn.Module | None:
+    try:
+        with torch.device(device):
+            return kind(config)
+    except (ValueError, TypeError, RuntimeError, AssertionError, ZeroDivisionError, IndexError, KeyError) as error:
+        faults.append(f"{label}: no network can be built from this config ({' '.join(str(error).split())[:120]})")
+        return None
+
+
+def _check_fit(face: FaceTemplate, rig: GaussianRig, networks: dict[str, nn.Module | None], faults: list[str]) -> None:
+    """Parts that were trained for each other have the same sizes."""
+    count = len(face.neutral)
+    if rig.num_face != count:
+        faults.append(f"rig.safetensors: {rig.num_face} face Gaussians for a face of {count} vertices")
+    elif (rig.means[:count] - face.neutral).abs().max() > NEUTRAL_TOLERANCE:
+        faults.append("rig.safetensors: the face Gaussians do not sit on the vertices of face.safetensors")
+    appearance, denoiser = networks.get("appearance"), networks.get("denoiser")
+    if appearance is not None and appearance.config.num_face != rig.num_face:
+        faults.append(f"appearance.safetensors: made for {appearance.config.num_face} face Gaussians, the rig has {rig.num_face}")
+    if denoiser is not None and denoiser.config.num_vertices != count:
+        faults.append(f"denoiser.safetensors: made for {denoiser.config.num_vertices} vertices, the face has {count}")
