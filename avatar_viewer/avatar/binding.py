@@ -7,7 +7,7 @@ fitted is what is shown. Knows no files, no networks, no time.
 
 from __future__ import annotations
 
-from typing import Mapping, Sequence
+from typing import Sequence
 
 import torch
 from scipy.spatial import cKDTree
@@ -64,7 +64,7 @@ def group_transforms(
     result = torch.eye(4, dtype=neutral.dtype, device=neutral.device).repeat(len(groups), 1, 1)
     jaw_fit = None
     for index, group in enumerate(groups):
-        if group.parent == "jaw" and len(jaw) >= 3:
+        if group.parent == "jaw" and len(jaw) >= 3 and not torch.equal(neutral[jaw], moved[jaw]):
             if jaw_fit is None:
                 jaw_fit = fit_rigid(neutral[jaw], moved[jaw])
             result[index, :3, :3], result[index, :3, 3] = jaw_fit
@@ -97,39 +97,3 @@ def carry(
             moved = moved.index_copy(0, rows, means[rows] @ turn.T + transform[:3, 3])
             turned = turned.index_copy(0, rows, quat_multiply(rotmat_to_quat(turn).expand(len(rows), 4), quats[rows]))
     return moved, turned
-
-
-def carry_mapping(transforms: Mapping[str, Tensor], groups: Sequence[RigidGroup], default: Tensor) -> Tensor:  # -> [G, 4, 4]
-    """`default` with the groups that `transforms` names placed as it says: a capture knows where its tongue was."""
-    result = default.clone()
-    for index, group in enumerate(groups):
-        if group.name in transforms:
-            result[index] = transforms[group.name].to(default)
-    return result
-
-
-def vertex_frames(vertices: Tensor, faces: Tensor) -> Tensor:  # [V, 3], [F, 3] int64 -> [V, 3, 3]
-    """A frame on each vertex (columns: tangent, bitangent, normal) that turns with the skin around it.
-
-    The tangent is the average over the vertex's triangles of directions fixed in each, so it follows stretch and shear too.
-    """
-    corners = vertices[faces]  # [F, 3, 3]
-    edge, other = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    normals = torch.linalg.cross(edge, other)
-    sums = torch.zeros_like(vertices).index_add(0, faces.reshape(-1), normals.repeat_interleave(3, 0))
-    normal = torch.nn.functional.normalize(sums, dim=-1, eps=1e-12)
-    # One outgoing edge a vertex, the same in every pose: the first triangle that mentions it.
-    flat = faces.reshape(-1)
-    order = torch.arange(len(flat) - 1, -1, -1, device=faces.device)
-    first = torch.zeros(len(vertices), dtype=torch.int64, device=faces.device).index_copy(0, flat[order], order)
-    follower = torch.where(first % 3 == 2, first - 2, first + 1)
-    along = vertices[flat[follower]] - vertices[flat[first]]
-    tangent = along - (along * normal).sum(-1, keepdim=True) * normal
-    tangent = torch.nn.functional.normalize(tangent, dim=-1, eps=1e-12)
-    return torch.stack((tangent, torch.linalg.cross(normal, tangent), normal), dim=-1)
-
-
-def vertex_rotations(neutral: Tensor, moved: Tensor, faces: Tensor) -> Tensor:  # [V, 3], [V, 3], [F, 3] -> [V, 4] wxyz
-    """How the skin at each vertex has turned from neutral."""
-    turn = vertex_frames(moved, faces) @ vertex_frames(neutral, faces).transpose(-1, -2)
-    return rotmat_to_quat(turn)

@@ -1,7 +1,7 @@
 """Path-traced pictures of meshes under soft, neutral studio light (only home of mitsuba).
 
 Every surface is diffuse: the Gaussians that learn from these pictures carry one colour for all views.
-Knows triangles, cameras and light; knows no rig, no files.
+Knows triangles, cameras and light; knows no shapes and no files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Sequence
 import numpy as np
 
 from ..types import Camera
-from .blendshapes import Mesh
+from .blendshapes import BlendshapeRig, Mesh, PosedHead
 from .denoise import remove_grain
 
 # drjit compiles with whatever libLLVM it finds, and an old one (15 was seen) ends the whole process with "Cannot
@@ -69,6 +69,12 @@ def studio_light(height: int = 32) -> np.ndarray:  # -> [height, 2 * height, 3] 
     return np.repeat(radiance[..., None], 3, -1).astype(np.float32)
 
 
+def head_meshes(rig: BlendshapeRig, posed: PosedHead) -> list[Mesh]:
+    """A posed head as meshes with albedo: the face first, then the parts in the rig's order."""
+    face = Mesh(posed.face, rig.face.faces, posed.face_colors)
+    return [face] + [Mesh(posed.parts[part.name], part.mesh.faces, part.mesh.colors) for part in rig.parts]
+
+
 class StudioRenderer:
     """Pictures of one posed scene after another; the same seed gives the same picture on the same variant."""
 
@@ -101,6 +107,13 @@ class StudioRenderer:
         color = linear_to_srgb(clean / np.maximum(alpha, 1e-4)[..., None])
         over_white = color * alpha[..., None] + (1 - alpha[..., None])
         return Picture(_to_bytes(over_white), _to_bytes(alpha))
+
+    def measure_depth(self, camera: Camera) -> np.ndarray:  # -> [H, W] metres along each ray, 0 where nothing is
+        """How far away the nearest surface is at each pixel's centre region."""
+        assert self._scene is not None, "set_scene first"
+        integrator = self._mi.load_dict({"type": "aov", "aovs": "depth:depth"})
+        image = self._mi.render(self._scene, sensor=self._sensor(camera), integrator=integrator, seed=self._seed, spp=1)
+        return np.array(image, dtype=np.float32)[..., -1]
 
     def _surface(self, mesh: Mesh) -> object:
         mi = self._mi

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from avatar_viewer.avatar.binding import bind, carry, gaze_rotation, group_transforms, vertex_rotations
+from avatar_viewer.avatar.binding import bind, carry, gaze_rotation, group_transforms
 from avatar_viewer.geometry import quat_to_rotmat
 from avatar_viewer.types import RigidGroup
 
@@ -88,10 +88,3 @@ def test_carrying_is_differentiable_in_the_canonical_positions():
     means, _ = carry(points, torch.ones(5, 4), nearest, weights, torch.tensor([-1, -1, 0, 0, -1]), groups, torch.zeros_like(vertices))
     means.sum().backward()
     assert torch.allclose(points.grad, torch.ones_like(points.grad))
-
-
-def test_skin_turns_with_a_rigid_motion_of_the_mesh():
-    vertices, faces = _face()
-    turn = _turn_y(0.7)
-    rotations = quat_to_rotmat(vertex_rotations(vertices, vertices @ turn.T + 0.1, faces))
-    assert torch.allclose(rotations, turn.expand_as(rotations), atol=1e-4)

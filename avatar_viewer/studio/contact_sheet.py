@@ -1,0 +1,67 @@
+"""One picture of everything a rig can do: each action unit at 1, 3 and 5 from three sides, and the paper's emotions."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Callable, Mapping
+
+import numpy as np
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+from ..action_units import ACTION_UNITS
+from ..geometry import orbit_camera
+from ..types import Camera
+from .atomic_files import write_bytes
+from .blendshapes import BlendshapeRig
+from .poses import EMOTION_AUS, coefficients
+from .renderer import StudioRenderer, head_meshes
+
+TILE = 160  # pixels
+SAMPLES = 16
+INTENSITIES = (1.0, 3.0, 5.0)
+VIEWS: dict[str, Camera] = {
+    "front": orbit_camera(0, 0, 1.0, 17, TILE, TILE, (0.0, -0.01, 0.0)),
+    "three-quarter": orbit_camera(38, 3, 1.0, 17, TILE, TILE, (0.0, -0.01, 0.0)),
+    "side": orbit_camera(85, 0, 1.0, 17, TILE, TILE, (0.0, -0.01, 0.0)),
+}
+_LABEL = 18  # pixels under each tile
+_COLUMNS = len(INTENSITIES) * len(VIEWS)
+
+Draw = Callable[[np.ndarray, Camera], np.ndarray]  # coefficients [C], camera -> [H, W, 3] uint8
+
+
+def draw_contact_sheet(rig: BlendshapeRig, path: Path) -> None:
+    """Path-trace the sheet of `rig` to a PNG."""
+    renderer = StudioRenderer(SAMPLES)
+
+    def draw(values: np.ndarray, camera: Camera) -> np.ndarray:
+        renderer.set_scene(head_meshes(rig, rig.pose(values)))
+        return renderer.take_picture(camera).color
+
+    write_sheet(draw, path)
+
+
+def write_sheet(draw: Draw, path: Path) -> None:
+    """The sheet with faces by `draw`: the rig's or a trained avatar's."""
+    rows = [
+        [(f"{unit.code} {intensity:g} {view}", {unit.code: intensity}, view) for intensity in INTENSITIES for view in VIEWS]
+        for unit in ACTION_UNITS
+    ]
+    emotions = [(f"{name} {view}", aus, view) for name, aus in EMOTION_AUS.items() for view in ("front", "three-quarter")]
+    rows += [emotions[start : start + _COLUMNS] for start in range(0, len(emotions), _COLUMNS)]
+    sheet = Image.new("RGB", (_COLUMNS * TILE, len(rows) * (TILE + _LABEL)), "white")
+    pen = ImageDraw.Draw(sheet)
+    tiles = [(r, c, *cell) for r, row in enumerate(rows) for c, cell in enumerate(row)]
+    for row, column, label, named, view in tqdm(tiles, desc="contact sheet", unit="tile"):
+        corner = (column * TILE, row * (TILE + _LABEL))
+        sheet.paste(Image.fromarray(_tile(draw, named, view)), corner)
+        pen.text((corner[0] + 4, corner[1] + TILE + 2), label, fill="black")
+    data = io.BytesIO()
+    sheet.save(data, "PNG")
+    write_bytes(path, data.getvalue())
+
+
+def _tile(draw: Draw, named: Mapping[str, float], view: str) -> np.ndarray:
+    return draw(coefficients(named), VIEWS[view])
