@@ -49,13 +49,12 @@ def _laws(sheet: FaceSheet) -> tuple[Constraint, ...]:
     near = np.flatnonzero((a < MOUTH_HALF_WIDTH + 1) & (t < 3.0))
     follow = np.where(sheet.is_upper_lip, 1.0, -1.0) * (1 - smoothstep(0.6, 3.0, t))
     laws: list[Constraint] = [contact_between(u[sheet.lip_upper], sheet.lip_upper, sheet.lip_lower, near, u[near], follow[near])]
-    on_lower_rim = _is_lower_lid_rim(sheet)
     for eye, sign in enumerate((-1.0, 1.0)):
         upper, lower = sheet.lid_upper[eye][1:-1], sheet.lid_lower[eye][1:-1]
         order = np.argsort(u[upper])
         upper, lower = upper[order], lower[order]
         ids = np.flatnonzero((u * sign > 0) & (np.abs(sheet.lid) < 9) & (a > 20) & (a < 50))
-        upwards = np.where((sheet.lid >= 0) & ~on_lower_rim, 1.0, -1.0)
+        upwards = np.where(sheet.is_lower_lid, -1.0, 1.0)
         follow = upwards * (1 - smoothstep(1.0, 9.0, np.abs(sheet.lid)))
         laws.append(contact_between(u[upper], upper, lower, ids, u[ids], follow[ids], least_gap=0.00005))
         centre = EYE_CENTRE * np.array([sign, 1, 1])
@@ -63,16 +62,3 @@ def _laws(sheet: FaceSheet) -> tuple[Constraint, ...]:
         skin = np.flatnonzero((u * sign > 0) & (np.abs(sheet.lid) < 20) & (a > 12) & (a < 60))
         laws.append(SphereContact(centre / 1000, skin, np.minimum(radius[skin], LID_RADIUS) / 1000))
     return tuple(laws)
-
-
-def _is_lower_lid_rim(sheet: FaceSheet) -> np.ndarray:
-    """The lower margins and the rim vertices that turn in from them."""
-    mask = np.zeros(len(sheet.vertices), bool)
-    for margin in sheet.lid_lower:
-        inner = margin[1:-1]
-        mask[inner] = True
-        keys = {tuple(row) for row in sheet.uv[inner].round(9)}
-        for index in np.flatnonzero(sheet.lid_rim > 0):
-            if tuple(sheet.uv[index].round(9)) in keys:
-                mask[index] = True
-    return mask

@@ -6,9 +6,10 @@ Every movement is a smooth field over the sheet's flat domain, written with |u|,
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial import cKDTree
 
-from .head_surface import EYE_CENTRE, JAW_HINGE, LID_RADIUS, rotation
-from .head_template import INNER_CANTHUS, MOUTH_HALF_WIDTH, OUTER_CANTHUS, FaceSheet, mouth_line
+from .head_surface import EYE_CENTRE, JAW_HINGE, rotation
+from .head_template import MOUTH_HALF_WIDTH, FaceSheet, mouth_line
 
 JAW_DROP_DEGREES = 11.0  # AU26 at intensity 5
 
@@ -29,8 +30,6 @@ class Muscles:
         self.below = mouth_line(np.minimum(self.a, MOUTH_HALF_WIDTH)) - self.v  # mm under the mouth's line
         self.upper = sheet.is_upper_lip
         outline = sheet.uv[sheet.border]
-        from scipy.spatial import cKDTree
-
         dense = np.concatenate([outline + share * (np.roll(outline, -1, axis=0) - outline) for share in np.linspace(0, 1, 8, endpoint=False)[:, None]])
         self.fade = smoothstep(1.5, 16.0, cKDTree(dense).query(sheet.uv)[0])
         self.jaw_weight = self._jaw_weight()
@@ -132,26 +131,14 @@ class Muscles:
 
     def lids(self, upper_close: float, lower_close: float) -> np.ndarray:
         """Lids slide over the eye: 1, 1 shuts them; negative opens wider."""
-        height = self.sheet.lid
-        upper = np.where(height >= 0, 1 - smoothstep(2.2, 13.0, height), 0.0)
-        lower = np.where(height <= 0, 1 - smoothstep(1.5, 10.0, -height), 0.0)
-        on_lower = np.zeros(len(self.points), bool)
-        for margin in self.sheet.lid_lower:
-            on_lower[margin[1:-1]] = True
-        on_lower |= (self.sheet.lid_rim > 0) & (height <= 0) & (np.abs(height) < 0.5) & ~self._rim_of_upper()
-        upper, lower = np.where(on_lower, 0.0, upper), np.where(on_lower, 1.0, lower)
-        lower = np.where((height >= 0) & ~on_lower, 0.0, lower)
+        height = np.abs(self.sheet.lid)
+        upper = np.where(self.sheet.is_lower_lid, 0.0, 1 - smoothstep(2.2, 13.0, height))
+        lower = np.where(self.sheet.is_lower_lid, 1 - smoothstep(1.5, 10.0, height), 0.0)
         turn = upper_close * upper[:, None] * self._lid_turns["upper"] + lower_close * lower[:, None] * self._lid_turns["lower"]
         near = smoothstep(24.0, 17.0, np.hypot(self.a - 35.0, self.v) * 1.0)
         turn *= near[:, None]
         centre = np.where(self.sheet.uv[:, :1] < 0, -1.0, 1.0) * EYE_CENTRE * np.array([1, 0, 0]) + EYE_CENTRE * np.array([0, 1, 1])
         return _rotate(self.points - centre, turn) + centre - self.points
-
-    def _rim_of_upper(self) -> np.ndarray:
-        """Rim vertices copy their margin's uv; those of the upper margin lie at or above it."""
-        share = np.clip((self.a - INNER_CANTHUS[0]) / (OUTER_CANTHUS[0] - INNER_CANTHUS[0]), 0, 1)
-        middle = INNER_CANTHUS[1] + share * (OUTER_CANTHUS[1] - INNER_CANTHUS[1])
-        return self.v > middle
 
 
 def _rotate(points: np.ndarray, turns: np.ndarray) -> np.ndarray:

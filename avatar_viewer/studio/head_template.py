@@ -44,6 +44,7 @@ class FaceSheet:
     lip_rim: np.ndarray  # [V] 0 outside, 1.. inner rows of the mouth's rim
     is_upper_lip: np.ndarray  # [V] bool, above the line between the lips (rims included)
     lid: np.ndarray  # [V] mm above (+) or below (-) the lid margin, in the domain; 99 far away
+    is_lower_lid: np.ndarray  # [V] bool, moves with the lower lid (rims included)
     lid_rim: np.ndarray  # [V] 0 outside, 1.. rows that turn in to the eye
     lip_upper: np.ndarray  # [P] contact vertices, from the -x corner to the +x corner
     lip_lower: np.ndarray  # [P] their partners
@@ -93,7 +94,11 @@ def build_face_sheet(scale: float = 1.0) -> FaceSheet:
     points = _shape_lips(points, uv, lip, is_upper)
     points = _shape_lids(points, uv)
 
-    sheet = dict(uv=uv, lip=lip, is_upper_lip=is_upper, lip_rim=np.zeros(len(uv), int), lid_rim=np.zeros(len(uv), int), mirror=mirror)
+    is_lower_lid = _lid_coordinate(uv) < -1e-6
+    is_lower_lid[lid_lower[:, 1:-1]] = True
+    is_lower_lid[lid_upper] = False
+    sheet = dict(uv=uv, is_lower_lid=is_lower_lid, lip=lip, is_upper_lip=is_upper, mirror=mirror,
+                 lip_rim=np.zeros(len(uv), int), lid_rim=np.zeros(len(uv), int))  # fmt: skip
     lip_loop = np.concatenate([upper, lower[-2:0:-1]])
     points, faces, sheet = _turn_in(points, faces, sheet, lip_loop, "lip_rim", _lip_rim_rows(points, lip_loop, is_upper))
     for upper_margin, lower_margin in zip(lid_upper, lid_lower):
@@ -403,7 +408,7 @@ def _turn_in(points, faces, sheet: dict, loop: np.ndarray, rim: str, rows: list[
         if corners[(corners.index(ring[0]) + 1) % 3] == ring[1]:  # neighbours run along a shared edge in opposite directions
             strip = strip[:, ::-1]
         points, faces = np.concatenate([points, row]), np.concatenate([faces, strip])
-        for key in ("uv", "lip", "is_upper_lip", "lip_rim", "lid_rim"):
+        for key in ("uv", "lip", "is_upper_lip", "is_lower_lid", "lip_rim", "lid_rim"):
             sheet[key] = np.concatenate([sheet[key], sheet[key][loop]])
         sheet[rim][fresh] = number
         ring = fresh

@@ -136,7 +136,7 @@ class StudioRenderer:
         film = {"type": "hdrfilm", "width": camera.width, "height": camera.height, "pixel_format": "rgba", "rfilter": {"type": "box"}}
         return mi.load_dict(
             {
-                "type": "perspective", "fov": float(fov), "fov_axis": "y", "near_clip": 0.01, "far_clip": 10.0,
+                "type": "perspective", "fov": float(fov), "fov_axis": "y", "near_clip": 1e-3, "far_clip": 10.0,
                 "to_world": mi.ScalarTransform4f(to_world), "film": film,
                 "sampler": {"type": "independent", "sample_count": self._samples},
             }
