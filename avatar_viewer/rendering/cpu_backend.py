@@ -1,9 +1,13 @@
 """The rasteriser that needs no GPU: tiles, threads and SIMD in numba, forward and backward.
 
-It follows `reference.py` to rounding. One thread at a time may render (numba's threads are shared).
+It follows `reference.py` to rounding. The stages are project (`cpu_project.py`), sort and list (`cpu_binning.py`) and blend
+(`cpu_blend.py`). One thread at a time may render: numba's threads and the scratch buffers are shared.
 """
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
 
 import numba
 import numpy as np
@@ -11,56 +15,164 @@ import torch
 from torch import Tensor
 
 from ..types import Camera, GaussianFrame, Render
-from .cpu_blend import SUMS, add_pairs, blend, blend_backward, count_pairs, fill_pairs
+from .cpu_binning import count_pairs, fill_pairs, group_pairs, sort_by_depth, start_lists
+from .cpu_blend import MASKS, SCRATCH, add_pairs, blend, blend_backward
 from .cpu_project import RECORD, TILE, project, project_backward
+from .simd import LANES
+
+MOST_PAIRS = 4_000_000  # listed at once: past it the picture is drawn in bands of tiles, which bounds the memory
+MOST_PAIRS_BACKWARD = 2_000_000  # 64 bytes each
 
 
 def render_cpu(frame: GaussianFrame, camera: Camera, background: Tensor) -> Render:
-    tensors = (frame.means, frame.quats, frame.scales, frame.opacities, frame.colors, background)
+    """The picture by this process's rasteriser, on the frame's device."""
     home = frame.means.device
-    color, alpha, dropped = _Rasterization.apply(*(t.cpu().contiguous() for t in tensors), camera)
+    tensors = (frame.means, frame.quats, frame.scales, frame.opacities, frame.colors, background)
+    color, alpha, dropped = _Rasterization.apply(*(t.cpu().contiguous() for t in tensors), camera, cpu_rasterizer())
     return Render(color.to(home), alpha.to(home), dropped)
+
+
+@functools.cache
+def cpu_rasterizer() -> CpuRasterizer:
+    """The one of this process: its buffers are kept from frame to frame. Set its `threads` to leave cores to others."""
+    return CpuRasterizer()
+
+
+class CpuRasterizer:
+    """Scratch buffers, grown when needed and kept, and the stages that fill them."""
+
+    def __init__(self, threads: int | None = None):  # None: all that numba has
+        self.threads = threads or numba.config.NUMBA_NUM_THREADS
+        self._buffers: dict[str, np.ndarray] = {}
+        self._ticket = 0  # counts the scenes prepared, so that a backward knows whether its own is still here
+        self._is_listed_whole = False
+
+    def _buffer(self, name: str, dtype: type, *shape: int) -> np.ndarray:
+        """At least this shape; the contents are whatever was there."""
+        found = self._buffers.get(name)
+        if found is None or any(have < want for have, want in zip(found.shape, shape)):
+            if found is not None:
+                shape = tuple(max(have, want + want // 4) for have, want in zip(found.shape, shape))
+            # torch aligns to 64 bytes, so that no vector straddles two cache lines.
+            found = torch.empty(int(np.prod(shape)) * np.dtype(dtype).itemsize, dtype=torch.uint8).numpy().view(dtype).reshape(shape)
+            self._buffers[name] = found
+        return found
+
+    def _prepare(self, inputs: list[np.ndarray], camera: Camera) -> int:
+        """Project and sort; the number of malformed Gaussians."""
+        self._ticket += 1
+        self._is_listed_whole = False
+        threads = max(1, min(self.threads, numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(threads)
+        self._count, self._threads = len(inputs[0]), threads
+        self._width, self._height = camera.width, camera.height
+        self._tiles_x = -(-camera.width // TILE)
+        self._tiles = self._tiles_x * -(-camera.height // TILE)
+        self._view = np.ascontiguousarray(camera.viewmat.detach().cpu().numpy(), dtype=np.float64)
+        K = camera.K.detach().cpu().tolist()
+        self._intrinsics = (K[0][0], K[1][1], K[0][2], K[1][2])
+        rows = -(-self._count // LANES) * LANES
+        self._records = self._buffer("records", np.float32, rows, RECORD)
+        self._rects = self._buffer("rects", np.int16, rows, 4)
+        depths = self._buffer("depths", np.float32, rows)
+        malformed = self._buffer("malformed", np.int64, threads)
+        project(*inputs, self._view, self._intrinsics, self._width, self._height, threads, self._records, self._rects, depths, malformed)
+        self._order = self._buffer("order", np.int32, rows)
+        spare = (self._buffer("spare_keys", np.uint32, rows), self._buffer("spare_order", np.int32, rows))
+        keys = self._buffer("keys", np.uint32, rows)
+        self._visible = sort_by_depth(self._count, self._rects, depths, keys, self._order, *spare)
+        return int(malformed[:threads].sum())
+
+    def _bands(self, most_pairs: int) -> Iterator[tuple[int, int]]:
+        """Ranges of tiles whose lists are ready in `_starts` and `_pairs` until the next one is asked for."""
+        if self._is_listed_whole:
+            yield 0, self._tiles
+            return
+        counts = self._buffer("counts", np.int64, self._threads, self._tiles)
+        self._starts = self._buffer("starts", np.int64, self._tiles + 1)
+        count_pairs(self._records, self._rects, self._order, self._visible, self._tiles_x, self._tiles, self._threads, counts)
+        first = 0
+        while first < self._tiles:
+            last = start_lists(counts, self._threads, first, self._tiles, most_pairs, self._starts)
+            self._pairs = self._buffer("pairs", np.int32, max(int(self._starts[last]), 1))
+            fill_pairs(
+                self._records, self._rects, self._order, self._visible, self._tiles_x, first, last, self._threads, counts, self._pairs
+            )  # fmt: skip
+            self._is_listed_whole = first == 0 and last == self._tiles
+            yield first, last
+            first = last
+
+    def _blend_scratch(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        scratch = self._buffer("scratch", np.float32, self._threads, SCRATCH)
+        return self._buffer("counter", np.int64, 1), scratch, self._buffer("masks", np.uint16, self._threads, MASKS)
+
+    def draw(
+        self,
+        inputs: list[np.ndarray],  # means, quats, scales, opacities, colors: float32, contiguous
+        camera: Camera,
+        background: tuple[float, float, float],
+        color: np.ndarray,  # [H, W, 3] written
+        alpha: np.ndarray,  # [H, W] written
+    ) -> tuple[int, int]:
+        """The number of malformed Gaussians, and a ticket for `draw_backward`."""
+        malformed = self._prepare(inputs, camera)
+        for first, last in self._bands(MOST_PAIRS):
+            blend(
+                self._records, self._starts, self._pairs, first, last, self._tiles_x, background, self._threads,
+                *self._blend_scratch(), color, alpha,
+            )  # fmt: skip
+        return malformed, self._ticket
+
+    def draw_backward(
+        self,
+        inputs: list[np.ndarray],  # as given to `draw`
+        camera: Camera,
+        ticket: int,
+        pictures: list[np.ndarray],  # color, alpha, and the gradients of the two
+        gradients: list[np.ndarray],  # of the inputs: written
+    ) -> None:
+        if ticket != self._ticket:
+            self._prepare(inputs, camera)
+        rows = len(self._records)
+        sums = self._buffer("sums", np.float32, rows, RECORD)
+        sums[: self._count] = 0
+        offsets = self._buffer("offsets", np.int64, rows + 1)[: self._count + 1]
+        if self._is_listed_whole and self._starts[self._tiles] > MOST_PAIRS_BACKWARD:
+            self._is_listed_whole = False
+        for first, last in self._bands(MOST_PAIRS_BACKWARD):
+            found = max(int(self._starts[last]), 1)
+            pair_sums = self._buffer("pair_sums", np.float32, found, RECORD)
+            blend_backward(
+                self._records, self._starts, self._pairs, first, last, self._tiles_x, self._threads,
+                *self._blend_scratch(), *pictures, pair_sums,
+            )  # fmt: skip
+            slots = self._buffer("slots", np.int32, found)
+            group_pairs(self._pairs, int(self._starts[last]), offsets, slots)
+            add_pairs(self._count, offsets, slots, self._threads, pair_sums, sums)
+        project_backward(
+            *inputs[:4], self._view, self._intrinsics, self._width, self._height, self._threads, self._records, self._rects,
+            sums, *gradients,
+        )  # fmt: skip
 
 
 class _Rasterization(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, means, quats, scales, opacities, colors, background, camera):
-        threads = numba.get_num_threads()
-        arrays = [t.detach().numpy() for t in (means, quats, scales, opacities, colors)]
-        view = camera.viewmat.detach().cpu().double().numpy()
-        K = camera.K.detach().cpu().double().numpy()
-        intrinsics = np.array([K[0, 0], K[1, 1], K[0, 2], K[1, 2]])
-        count = len(means)
-        records, rects = np.zeros((count, RECORD), np.float32), np.empty((count, 4), np.int32)
-        depths, dropped = np.full(count, np.inf, np.float32), np.zeros(threads, np.int64)
-        project(*arrays, view, intrinsics, camera.width, camera.height, threads, records, rects, depths, dropped)
-        order = np.argsort(depths, kind="stable")
-        order = order[rects[order, 0] < rects[order, 1]]
-        tiles_x, tiles_y = -(-camera.width // TILE), -(-camera.height // TILE)
-        starts = np.empty(tiles_x * tiles_y + 1, np.int64)
-        count_pairs(rects, order, tiles_x, starts)
-        pairs = np.empty(starts[-1], np.int32)
-        fill_pairs(rects, order, tiles_x, starts[:-1].copy(), pairs)
+    def forward(ctx, means, quats, scales, opacities, colors, background, camera, rasterizer):
+        inputs = (means, quats, scales, opacities, colors)
         color, alpha = torch.empty(camera.height, camera.width, 3), torch.empty(camera.height, camera.width)
-        blend(records, starts, pairs, background.detach().numpy(), tiles_x, threads, color.numpy(), alpha.numpy())
-        ctx.save_for_backward(means, quats, scales, opacities, color, alpha)
-        ctx.kept = (arrays[:4], view, intrinsics, camera.width, camera.height, threads, records, rects, starts, pairs, tiles_x)
-        total = int(dropped.sum())
-        return color, alpha, total
+        arrays = [t.detach().numpy() for t in inputs]
+        malformed, ticket = rasterizer.draw(arrays, camera, tuple(background.tolist()), color.numpy(), alpha.numpy())
+        ctx.save_for_backward(*inputs, color, alpha)
+        ctx.camera, ctx.rasterizer, ctx.ticket = camera, rasterizer, ticket
+        return color, alpha, malformed
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, d_color, d_alpha, _):
-        means, quats, scales, opacities, color, alpha = ctx.saved_tensors
-        arrays, view, intrinsics, width, height, threads, records, rects, starts, pairs, tiles_x = ctx.kept
-        d_color, d_alpha = d_color.contiguous(), d_alpha.contiguous()
-        pair_sums, sums = np.empty((len(pairs), SUMS), np.float32), np.empty((len(means), SUMS), np.float32)
-        pictures = (color.numpy(), alpha.numpy(), d_color.numpy(), d_alpha.numpy())
-        blend_backward(records, starts, pairs, tiles_x, threads, *pictures, pair_sums)
-        add_pairs(pairs, pair_sums, sums)
-        grads = [torch.empty_like(t) for t in (means, quats, scales, opacities, means)]
-        project_backward(
-            *arrays, view, intrinsics, width, height, threads, records, rects, sums, *(g.numpy() for g in grads)
-        )
-        d_background = ((1 - alpha)[..., None] * d_color).sum(dim=(0, 1))
-        return *grads, d_background, None
+        *inputs, color, alpha = ctx.saved_tensors
+        pictures = [t.numpy() for t in (color, alpha, d_color.contiguous(), d_alpha.contiguous())]
+        gradients = [torch.empty_like(t) for t in inputs]
+        arrays = [t.detach().numpy() for t in inputs]
+        ctx.rasterizer.draw_backward(arrays, ctx.camera, ctx.ticket, pictures, [g.numpy() for g in gradients])
+        d_background = torch.einsum("hw,hwc->c", 1 - alpha, d_color) if ctx.needs_input_grad[5] else None
+        return *gradients, d_background, None, None

@@ -1,129 +1,287 @@
-"""Numba kernels on tiles: bin the records, blend them into pixels, and the way back.
+"""Numba kernels that blend the listed records into pixels, and the way back.
 
-Per tile the Gaussians are listed from near to far. The backward kernel replays the blending in the same order and knows what is
-still to come from the finished picture, so it takes exactly the forward's decisions and needs nothing saved but the picture.
+A tile of 16 x 16 pixels is 16 blocks of 4 x 4: one vector. Pairs (tile, Gaussian) come in batches of 64 with a mask of the blocks that
+each can reach; a block walks over the bits of its pairs with colour and transmittance in registers. Threads take the next tile
+from a counter, so a slow core or a crowded tile holds nobody up; what a pixel gets depends on neither.
 
-Per pair (tile, Gaussian) it writes nine sums over the tile's pixels of g = dL/dalpha * alpha:
-g, g s, g t, g s^2, g s t, g t^2 with (s, t) of the record, and the three colour gradients. Pairs of a Gaussian are added afterwards in a fixed
-order, so no two threads write one place and the result does not depend on their number.
+The backward kernel replays the blending near to far and knows what is still to come from the finished picture, so it takes exactly
+the forward's decisions and needs nothing saved but the picture. Per pair it writes nine sums over the tile's pixels, with
+g = dL/dalpha * alpha and (s, t) of the record: g, g s, g t, g s^2, g s t, g t^2 and the three colour gradients. They are added per
+Gaussian afterwards in a fixed order: no two threads write one place, and the result does not depend on their number.
 """
 
 from __future__ import annotations
 
-import math
-
 import numba
 import numpy as np
 
-from .cpu_project import BLUE, GREEN, L11, L12, L22, LEVEL, LEVEL_MIN, RED, TILE, X, Y
+from .cpu_binning import REACH_SLACK
+from .cpu_project import BLUE, GREEN, L11, L12, L22, LEVEL, LEVEL_MIN, RECORD, RED, SLOPE_X, SLOPE_Y, TILE, X, Y
 from .reference import ALPHA_MAX, TRANSMITTANCE_MIN
+from .simd import (
+    LANES,
+    exp2,
+    fetch_add,
+    first_lanes,
+    from_bits,
+    lane_columns,
+    lane_rows,
+    larger,
+    load,
+    load1,
+    load3,
+    lowest_bit,
+    peek,
+    poke,
+    repeat,
+    select,
+    smaller,
+    splat,
+    store,
+    store1,
+    store3,
+    swap_blocks_and_rows,
+    to_bits,
+    totals,
+    words_with_bit,
+)
 
-SUMS = 9
+BATCH = 64  # pairs
+S_ORIGIN, T_ORIGIN = SLOPE_X, SLOPE_Y  # in a batch, s and t at the tile's first pixel take the slopes' places
+BLOCK = 4  # pixels, both ways
+BLOCKS = 16  # a tile
+STATE = 5 * LANES  # floats a block: forward transmittance and colour; backward transmittance, what is behind, and gradients
+SCRATCH = BATCH * RECORD + BLOCKS * STATE  # floats a thread
+MASKS = BATCH + BLOCKS  # uint16 a thread: the blocks of each pair, then the live lanes of each block
+HALF = np.float32(0.5)
+ONE = np.float32(1.0)
 
 
-@numba.njit(cache=True)
-def count_pairs(rects, order, tiles_x, starts):
-    """`starts [tiles + 1]`: where each tile's list begins."""
-    starts[:] = 0
-    for i in order:
-        for ty in range(rects[i, 2], rects[i, 3]):
-            for tx in range(rects[i, 0], rects[i, 1]):
-                starts[ty * tiles_x + tx + 1] += 1
-    for tile in range(len(starts) - 1):
-        starts[tile + 1] += starts[tile]
+@numba.njit
+def _load_batch(records, pairs, first, count, left, top, live, scratch, base, masks, mask_base):
+    """Copy the records of some pairs beside each other, and find the live blocks that each can reach."""
+    columns, rows = lane_columns() * np.float32(BLOCK), lane_rows() * np.float32(BLOCK)
+    for k in range(count):
+        source, target = RECORD * np.int64(peek(pairs, first + k)), base + RECORD * k
+        store(scratch, target, load(records, source))
+        dx, dy = left + HALF - peek(records, source + X), top + HALF - peek(records, source + Y)
+        l11, l12, l22 = peek(records, source + L11), peek(records, source + L12), peek(records, source + L22)
+        slope_x, slope_y = peek(records, source + SLOPE_X), peek(records, source + SLOPE_Y)
+        poke(scratch, target + S_ORIGIN, l11 * dx + l12 * dy)
+        poke(scratch, target + T_ORIGIN, l22 * dy)
+        # The least of s^2 + t^2 over a block's pixels lies on the edge next to the centre, across or along.
+        low_x, low_y = columns + dx, rows + dy
+        high_x, high_y = low_x + 3.0, low_y + 3.0
+        x, y = smaller(larger(low_x, 0.0), high_x), smaller(larger(low_y, 0.0), high_y)
+        along_y, along_x = smaller(larger(x * slope_y, low_y), high_y), smaller(larger(y * slope_x, low_x), high_x)
+        s, t = l11 * x + l12 * along_y, l22 * along_y
+        other_s, other_t = l11 * along_x + l12 * y, l22 * y
+        least = smaller(s * s + t * t, other_s * other_s + other_t * other_t)
+        reached = to_bits(least <= peek(records, source + LEVEL) - np.float32(LEVEL_MIN) + REACH_SLACK)
+        poke(masks, mask_base + k, np.uint16(reached & live))
+    for k in range(count, BATCH):
+        poke(masks, mask_base + k, np.uint16(0))
 
 
-@numba.njit(cache=True)
-def fill_pairs(rects, order, tiles_x, cursors, pairs):
-    """`pairs [P]`: the Gaussians of each tile, near to far; `cursors [tiles]` enters as the starts."""
-    for i in order:
-        for ty in range(rects[i, 2], rects[i, 3]):
-            for tx in range(rects[i, 0], rects[i, 1]):
-                tile = ty * tiles_x + tx
-                pairs[cursors[tile]] = i
-                cursors[tile] += 1
+@numba.njit
+def _start_blocks(left, top, width, height, masks, mask_base):
+    """Mark the lanes that lie on the picture; the blocks that have any, as bits."""
+    live = 0
+    for block in range(BLOCKS):
+        x, y = np.float32(left + block % BLOCK * BLOCK), np.float32(top + block // BLOCK * BLOCK)
+        inside = to_bits((lane_columns() + x < np.float32(width)) & (lane_rows() + y < np.float32(height)))
+        poke(masks, mask_base + BATCH + block, np.uint16(inside))
+        if inside:
+            live |= 1 << block
+    return live
+
+
+@numba.njit
+def _opacity(scratch, record, u, v):
+    """s, t and 2^level of a record at the pixels (u, v) of the tile, and where that is enough to be drawn."""
+    s = repeat(scratch, record + L11) * u + (repeat(scratch, record + L12) * v + repeat(scratch, record + S_ORIGIN))
+    t = repeat(scratch, record + L22) * v + repeat(scratch, record + T_ORIGIN)
+    level = repeat(scratch, record + LEVEL) - s * s - t * t
+    return s, t, exp2(level), level >= np.float32(LEVEL_MIN)
+
+
+@numba.njit
+def _blend_tile(records, pairs, first, last, left, top, width, height, scratch, base, masks, mask_base, background, color, alpha):
+    state = base + BATCH * RECORD
+    for block in range(BLOCKS):
+        store(scratch, state + block * STATE, splat(ONE))
+        for part in range(1, 4):
+            store(scratch, state + block * STATE + part * LANES, splat(np.float32(0)))
+    live = _start_blocks(left, top, width, height, masks, mask_base)
+    while first < last and live != 0:
+        _load_batch(records, pairs, first, min(last - first, BATCH), np.float32(left), np.float32(top), live, scratch, base, masks, mask_base)
+        first += BATCH
+        for block in range(BLOCKS):
+            word = words_with_bit(masks, mask_base, block)
+            if word == 0:
+                continue
+            place = state + block * STATE
+            rest, red, green, blue = load(scratch, place), load(scratch, place + LANES), load(scratch, place + 2 * LANES), load(scratch, place + 3 * LANES)
+            alive = from_bits(np.int64(peek(masks, mask_base + BATCH + block)))
+            u, v = lane_columns() + np.float32(block % BLOCK * BLOCK), lane_rows() + np.float32(block // BLOCK * BLOCK)
+            while word != 0:
+                record = base + RECORD * lowest_bit(word)
+                word &= word - np.uint64(1)
+                s, t, power, hit = _opacity(scratch, record, u, v)
+                a = select(hit, smaller(power, np.float32(ALPHA_MAX)), 0.0)
+                after = rest - a * rest
+                alive = alive & (after > np.float32(TRANSMITTANCE_MIN))
+                weight = select(alive, a * rest, 0.0)
+                rest = select(alive, after, rest)
+                red += weight * repeat(scratch, record + RED)
+                green += weight * repeat(scratch, record + GREEN)
+                blue += weight * repeat(scratch, record + BLUE)
+                if to_bits(alive) == 0:
+                    live &= ~(1 << block)
+                    break
+            poke(masks, mask_base + BATCH + block, np.uint16(to_bits(alive)))
+            store(scratch, place, rest)
+            store(scratch, place + LANES, red)
+            store(scratch, place + 2 * LANES, green)
+            store(scratch, place + 3 * LANES, blue)
+    _write_tile(scratch, state, left, top, width, height, background, color, alpha)
+
+
+@numba.njit
+def _row_of_blocks(scratch, place):
+    """One quantity of four blocks side by side, as four rows of pixels."""
+    return swap_blocks_and_rows(load(scratch, place), load(scratch, place + STATE), load(scratch, place + 2 * STATE), load(scratch, place + 3 * STATE))
+
+
+@numba.njit
+def _write_tile(scratch, state, left, top, width, height, background, color, alpha):
+    valid = min(width - left, TILE)
+    for across in range(BLOCK):
+        y = top + across * BLOCK
+        place = state + across * BLOCK * STATE
+        rests, reds = _row_of_blocks(scratch, place), _row_of_blocks(scratch, place + LANES)
+        greens, blues = _row_of_blocks(scratch, place + 2 * LANES), _row_of_blocks(scratch, place + 3 * LANES)
+        for row in range(min(height - y, BLOCK)):
+            offset = (y + row) * width + left
+            rest = rests[row]
+            red, green, blue = reds[row] + rest * background[0], greens[row] + rest * background[1], blues[row] + rest * background[2]
+            store3(color, 3 * offset, valid, red, green, blue)
+            store1(alpha, offset, valid, 1.0 - rest)
 
 
 @numba.njit(cache=True, parallel=True)
-def blend(records, starts, pairs, background, tiles_x, threads, color, alpha):
+def blend(records, starts, pairs, first_tile, last_tile, tiles_x, background, threads, counter, scratch, masks, color, alpha):
+    """Draw the tiles first..last. `scratch [threads, SCRATCH]` and `masks [threads, MASKS]` are each thread's own."""
     height, width = alpha.shape
-    tiles = len(starts) - 1
+    counter[0] = first_tile
     for thread in numba.prange(threads):
-        for tile in range(thread, tiles, threads):
-            y0, x0 = tile // tiles_x * TILE, tile % tiles_x * TILE
-            for py in range(y0, min(y0 + TILE, height)):
-                for px in range(x0, min(x0 + TILE, width)):
-                    rest, red, green, blue = np.float32(1), np.float32(0), np.float32(0), np.float32(0)
-                    for k in range(starts[tile], starts[tile + 1]):
-                        record = records[pairs[k]]
-                        dx, dy = np.float32(px + 0.5) - record[X], np.float32(py + 0.5) - record[Y]
-                        s, t = record[L11] * dx + record[L12] * dy, record[L22] * dy
-                        level = record[LEVEL] - s * s - t * t
-                        if level < LEVEL_MIN:
-                            continue
-                        a = min(np.float32(ALPHA_MAX), np.float32(2.0**level))
-                        after = rest * (np.float32(1) - a)
-                        if after <= np.float32(TRANSMITTANCE_MIN):
-                            break
-                        red += a * rest * record[RED]
-                        green += a * rest * record[GREEN]
-                        blue += a * rest * record[BLUE]
-                        rest = after
-                    color[py, px, 0] = red + rest * background[0]
-                    color[py, px, 1] = green + rest * background[1]
-                    color[py, px, 2] = blue + rest * background[2]
-                    alpha[py, px] = 1 - rest
+        tile = fetch_add(counter, 1)
+        while tile < last_tile:
+            _blend_tile(
+                records, pairs, starts[tile], starts[tile + 1], tile % tiles_x * TILE, tile // tiles_x * TILE, width, height,
+                scratch, thread * SCRATCH, masks, thread * MASKS, background, color, alpha,
+            )  # fmt: skip
+            tile = fetch_add(counter, 1)
+
+
+@numba.njit
+def _read_gradients(scratch, state, left, top, width, height, color, alpha, d_color, d_alpha):
+    """Per block: transmittance 1, the gradient-weighted sum of all that is drawn, background included, and the three gradients."""
+    for across in range(BLOCK):
+        y = top + across * BLOCK
+        for row in range(BLOCK):
+            valid = min(width - left, TILE) if y + row < height else 0
+            offset = (y + row) * width + left if valid > 0 else 0
+            red, green, blue = load3(d_color, 3 * offset, valid)
+            drawn_red, drawn_green, drawn_blue = load3(color, 3 * offset, valid)
+            behind = red * drawn_red + green * drawn_green + blue * drawn_blue
+            behind = behind - load1(d_alpha, offset, valid) * (1.0 - load1(alpha, offset, valid))
+            place = state + (across * BLOCK + row) * STATE
+            store(scratch, place, splat(ONE))
+            store(scratch, place + LANES, behind)
+            store(scratch, place + 2 * LANES, red)
+            store(scratch, place + 3 * LANES, green)
+            store(scratch, place + 4 * LANES, blue)
+        for part in range(1, 5):
+            place = state + across * BLOCK * STATE + part * LANES
+            blocks = _row_of_blocks(scratch, place)
+            for block in range(BLOCK):
+                store(scratch, place + block * STATE, blocks[block])
+
+
+@numba.njit
+def _blend_tile_backward(
+    records, pairs, first, last, left, top, width, height, scratch, base, masks, mask_base, color, alpha, d_color, d_alpha, pair_sums
+):
+    state = base + BATCH * RECORD
+    _read_gradients(scratch, state, left, top, width, height, color, alpha, d_color, d_alpha)
+    live = _start_blocks(left, top, width, height, masks, mask_base)
+    while first < last and live != 0:
+        count = min(last - first, BATCH)
+        _load_batch(records, pairs, first, count, np.float32(left), np.float32(top), live, scratch, base, masks, mask_base)
+        for k in range(count):
+            record = base + RECORD * k
+            g = gs = gt = gss = gst = gtt = d_red = d_green = d_blue = splat(np.float32(0))
+            red, green, blue = repeat(scratch, record + RED), repeat(scratch, record + GREEN), repeat(scratch, record + BLUE)
+            blocks = np.int64(peek(masks, mask_base + k)) & live
+            while blocks != 0:
+                block = lowest_bit(np.uint64(blocks))
+                blocks &= blocks - 1
+                place = state + block * STATE
+                rest, behind = load(scratch, place), load(scratch, place + LANES)
+                g_red, g_green, g_blue = load(scratch, place + 2 * LANES), load(scratch, place + 3 * LANES), load(scratch, place + 4 * LANES)
+                alive = from_bits(np.int64(peek(masks, mask_base + BATCH + block)))
+                u, v = lane_columns() + np.float32(block % BLOCK * BLOCK), lane_rows() + np.float32(block // BLOCK * BLOCK)
+                s, t, power, hit = _opacity(scratch, record, u, v)
+                a = select(hit, smaller(power, np.float32(ALPHA_MAX)), 0.0)
+                after = rest - a * rest
+                alive = alive & (after > np.float32(TRANSMITTANCE_MIN))
+                weight = select(alive, a * rest, 0.0)
+                seen = g_red * red + g_green * green + g_blue * blue
+                behind = behind - weight * seen
+                # A clamped alpha has no gradient.
+                free = alive & hit & (power <= np.float32(ALPHA_MAX))
+                here = select(free, (rest * seen - behind / (1.0 - a)) * a, 0.0)
+                here_s, here_t = select(free, here * s, 0.0), select(free, here * t, 0.0)
+                g, gs, gt = g + here, gs + here_s, gt + here_t
+                gss, gst, gtt = gss + here_s * s, gst + here_s * t, gtt + here_t * t
+                d_red, d_green, d_blue = d_red + weight * g_red, d_green + weight * g_green, d_blue + weight * g_blue
+                store(scratch, place, select(alive, after, rest))
+                store(scratch, place + LANES, behind)
+                still = to_bits(alive)
+                poke(masks, mask_base + BATCH + block, np.uint16(still))
+                if still == 0:
+                    live &= ~(1 << block)
+            store(pair_sums, RECORD * (first + k), totals((g, gs, gt, gss, gst, gtt, d_red, d_green, d_blue)))
+        first += count
+    for k in range(first, last):
+        store(pair_sums, RECORD * k, splat(np.float32(0)))
 
 
 @numba.njit(cache=True, parallel=True)
-def blend_backward(records, starts, pairs, tiles_x, threads, color, alpha, d_color, d_alpha, sums):
-    """`sums [P, 9]` of every pair from the finished picture and the gradients of it; every row is written."""
+def blend_backward(
+    records, starts, pairs, first_tile, last_tile, tiles_x, threads, counter, scratch, masks, color, alpha, d_color, d_alpha, pair_sums
+):
+    """`pair_sums [P, 16]` of the tiles first..last from the finished picture and its gradients; every row is written."""
     height, width = alpha.shape
-    tiles = len(starts) - 1
+    counter[0] = first_tile
     for thread in numba.prange(threads):
-        for tile in range(thread, tiles, threads):
-            sums[starts[tile] : starts[tile + 1]] = 0
-            y0, x0 = tile // tiles_x * TILE, tile % tiles_x * TILE
-            for py in range(y0, min(y0 + TILE, height)):
-                for px in range(x0, min(x0 + TILE, width)):
-                    rest = np.float32(1)
-                    g0, g1, g2 = d_color[py, px, 0], d_color[py, px, 1], d_color[py, px, 2]
-                    # What is still to come, weighted by the gradient; the background counts as the last layer.
-                    behind = g0 * color[py, px, 0] + g1 * color[py, px, 1] + g2 * color[py, px, 2]
-                    behind -= d_alpha[py, px] * (1 - alpha[py, px])
-                    for k in range(starts[tile], starts[tile + 1]):
-                        record = records[pairs[k]]
-                        dx, dy = np.float32(px + 0.5) - record[X], np.float32(py + 0.5) - record[Y]
-                        s, t = record[L11] * dx + record[L12] * dy, record[L22] * dy
-                        level = record[LEVEL] - s * s - t * t
-                        if level < LEVEL_MIN:
-                            continue
-                        raw = np.float32(2.0**level)
-                        a = min(np.float32(ALPHA_MAX), raw)
-                        after = rest * (np.float32(1) - a)
-                        if after <= np.float32(TRANSMITTANCE_MIN):
-                            break
-                        weight = a * rest
-                        seen = g0 * record[RED] + g1 * record[GREEN] + g2 * record[BLUE]
-                        behind -= weight * seen
-                        if raw <= np.float32(ALPHA_MAX):
-                            g = (rest * seen - behind / (1 - a)) * a
-                            sums[k, 0] += g
-                            sums[k, 1] += g * s
-                            sums[k, 2] += g * t
-                            sums[k, 3] += g * s * s
-                            sums[k, 4] += g * s * t
-                            sums[k, 5] += g * t * t
-                        sums[k, 6] += weight * g0
-                        sums[k, 7] += weight * g1
-                        sums[k, 8] += weight * g2
-                        rest = after
+        tile = fetch_add(counter, 1)
+        while tile < last_tile:
+            if starts[tile] < starts[tile + 1]:
+                _blend_tile_backward(
+                    records, pairs, starts[tile], starts[tile + 1], tile % tiles_x * TILE, tile // tiles_x * TILE, width, height,
+                    scratch, thread * SCRATCH, masks, thread * MASKS, color, alpha, d_color, d_alpha, pair_sums,
+                )  # fmt: skip
+            tile = fetch_add(counter, 1)
 
 
-@numba.njit(cache=True)
-def add_pairs(pairs, pair_sums, sums):
-    """`sums [N, 9]`: the pairs of each Gaussian added, in the order of the tiles."""
-    sums[:] = 0
-    for k in range(len(pairs)):
-        for j in range(SUMS):
-            sums[pairs[k], j] += pair_sums[k, j]
+@numba.njit(cache=True, parallel=True)
+def add_pairs(count, offsets, slots, threads, pair_sums, sums):
+    """Add to `sums [N, 16]` the pairs of each Gaussian, in the order of the tiles."""
+    for thread in numba.prange(threads):
+        for i in range(count * thread // threads, count * (thread + 1) // threads):
+            total = load(sums, RECORD * i)
+            for k in range(offsets[i], offsets[i + 1]):
+                total = total + load(pair_sums, RECORD * np.int64(slots[k]))
+            store(sums, RECORD * i, total)
