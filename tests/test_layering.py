@@ -13,8 +13,9 @@ ALLOWED = {
     "networks": set(),
     "avatar": {"networks"},
     "rendering": {"avatar", "networks"},
-    "metrics": {"rendering", "avatar", "networks"},
-    "studio": {"metrics", "rendering", "avatar", "networks"},
+    # The side tower: training reads what the studio writes and measures itself, a report reads captures.
+    "metrics": {"studio", "training", "rendering", "avatar", "networks"},
+    "studio": {"training", "metrics", "rendering", "avatar", "networks"},
     "training": {"studio", "metrics", "rendering", "avatar", "networks"},
     "live": {"rendering", "avatar", "networks"},
     "gui": {"live", "rendering", "avatar", "networks"},
