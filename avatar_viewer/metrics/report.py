@@ -100,7 +100,7 @@ def measure_sequence(avatar: Avatar, capture: Capture, sequence: TalkingSequence
         "seam_ratio": motion.seam_ratio(offsets, avatar.stream.hop_frames(avatar.fps)),
         "jitter_mm": motion.jitter_mm(offsets),
         "au_mae": float(np.abs(window.au_codes[:frames].numpy() - codes).mean()),
-        "au_f1_spoken": actions.agreement(window.au_codes[:frames].numpy(), codes)["spoken"]["f1"],
+        "au_f1_spoken": actions.agreement(window.au_codes[:frames].numpy(), codes)["macro_f1"],
     }
     figures |= _measure_pictures(avatar, capture, sequence, window)
     return {"name": sequence.name, "figures": figures, "gap": gap, "true_gap": true_gap, "fps": sequence.fps, "text": sequence.text}
