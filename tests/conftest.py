@@ -83,6 +83,23 @@ def randomise(network: torch.nn.Module, scale: float, seed: int = 0) -> None:
             parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
 
 
+def write_tiny_text_backbone(folder: Path) -> None:
+    """A CLIP text tower in open_clip's own folder format: real vocabulary, 16 features, half a megabyte."""
+    import json
+
+    from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
+    from safetensors.torch import save_file
+
+    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    vision = {"image_size": 32, "layers": 1, "width": 16, "head_width": 16, "patch_size": 32}
+    model = CustomTextCLIP(embed_dim=16, vision_cfg=CLIPVisionCfg(**vision), text_cfg=CLIPTextCfg(**text))
+    config = {"model_cfg": {"embed_dim": 16, "custom_text": True, "vision_cfg": vision, "text_cfg": text}}
+    folder.mkdir(parents=True)
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
+
+
 @pytest.fixture(scope="session")
 def tiny_face() -> FaceTemplate:
     return make_tiny_face()
@@ -102,6 +119,7 @@ def tiny_avatar_folder(tmp_path_factory, tiny_face: FaceTemplate, tiny_rig: Gaus
     from avatar_viewer.networks.au_encoder import AUEncoder, AUEncoderConfig
     from avatar_viewer.networks.denoiser import Denoiser, DenoiserConfig
     from avatar_viewer.networks.speech import create_speech_backbone
+    from avatar_viewer.networks.text_to_au import TextToAU, TextToAUConfig
 
     torch.manual_seed(0)
     count = tiny_rig.num_face
@@ -113,6 +131,7 @@ def tiny_avatar_folder(tmp_path_factory, tiny_face: FaceTemplate, tiny_rig: Gaus
         denoiser.scale.fill_(0.01)
         denoiser.response_latents.copy_(torch.randn(17, 1, 12) * denoiser.response_levels[None, :, None] / 5)
     folder = tmp_path_factory.mktemp("avatars") / "tiny"
+    write_tiny_text_backbone(folder / "text_backbone")
     save_avatar(
         folder,
         name="tiny",
@@ -124,6 +143,7 @@ def tiny_avatar_folder(tmp_path_factory, tiny_face: FaceTemplate, tiny_rig: Gaus
         au_encoder=AUEncoder(AUEncoderConfig(32, dim=16, layers=2, heads=2, feedforward=24, head_hidden=16)),
         denoiser=denoiser,
         speech=create_speech_backbone(hidden=32, layers=2, heads=2, feed_forward=48, channels=(8, 12, 16), position_kernel=5),
+        text=TextToAU(TextToAUConfig(feature_dim=16, hidden=8)),
         training={"rig": {"from": "random numbers, for tests"}},
     )
     return folder

@@ -7,7 +7,8 @@ named in `Avatar.missing`, and the rest works. Pickle is never read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import shutil
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from ..networks.appearance import AppearanceConfig, AppearanceDecoder
 from ..networks.au_encoder import AUEncoder, AUEncoderConfig
 from ..networks.denoiser import Denoiser, DenoiserConfig
 from ..networks.speech import SpeechBackbone, load_speech_backbone, save_speech_backbone
+from ..networks.text_to_au import TextToAU, TextToAUConfig, load_text_backbone
 from ..types import GaussianRig
 from .face import FaceTemplate, read_face, save_face
+from .late_text import LateTextBackbone, read_feature_dim
 from .manifest import (
     BACKBONES,
     BUNDLED,
@@ -54,7 +57,7 @@ class Avatar:
     speech: SpeechBackbone | None  # None: see `missing`
     au_encoder: AUEncoder
     denoiser: Denoiser
-    text: Any  # None: see `missing`
+    text: TextToAU | None  # None: see `missing`
     missing: tuple[str, ...]  # one line for each public backbone that this machine lacks
     manifest: dict[str, Any]
 
@@ -87,6 +90,18 @@ def load_avatar(folder: str | Path) -> Avatar:
     return avatar
 
 
+def load_network(folder: str | Path, key: str) -> nn.Module:
+    """One network of an avatar that need not be complete yet: "au_encoder", "denoiser" ...; `InputError` says what is wrong."""
+    folder, faults = Path(folder), []
+    manifest = read_manifest(folder, faults)
+    network = None
+    if manifest is not None:
+        network = _read_network(folder, key, *_network_classes()[key], manifest, faults)
+    if network is None or faults:
+        raise InputError(f"avatar {folder}: no usable {key}: {'; '.join(faults)}")
+    return network
+
+
 def save_avatar(
     folder: str | Path,
     *,
@@ -98,9 +113,9 @@ def save_avatar(
     appearance: AppearanceDecoder | None = None,
     au_encoder: AUEncoder | None = None,
     denoiser: Denoiser | None = None,
-    text: Any = None,
+    text: TextToAU | None = None,
     speech: SpeechBackbone | str | None = None,  # a public name is noted, not copied
-    text_backbone: str | None = None,  # a public name; a bundled tower comes with `text`
+    text_backbone: str | Path | None = None,  # a public name is noted, a folder is copied
     training: dict[str, Any] | None = None,  # how the parts given here were trained and from what
 ) -> None:
     """Write the parts given here and seal the folder; what is not given stays as it is on disk.
@@ -121,18 +136,19 @@ def save_avatar(
         save_face(face, folder / "face.safetensors")
     if rig is not None:
         save_rig(rig, folder / "rig.safetensors")
-    for key, network in (("appearance", appearance), ("au_encoder", au_encoder), ("denoiser", denoiser)):
+    for key, network in (("appearance", appearance), ("au_encoder", au_encoder), ("denoiser", denoiser), ("text_to_au", text)):
         if network is not None:
             _write_network(folder, key, network, manifest)
-    if text is not None:
-        _write_network(folder, "text_to_au", text.head, manifest)
     if isinstance(speech, str):
         manifest["speech_backbone"] = speech
     elif speech is not None:
         save_speech_backbone(speech, folder / "speech_backbone")
         manifest["speech_backbone"] = BUNDLED
-    if text_backbone is not None:
+    if isinstance(text_backbone, str):
         manifest["text_backbone"] = text_backbone
+    elif text_backbone is not None:
+        _copy_folder(text_backbone, folder / "text_backbone")
+        manifest["text_backbone"] = BUNDLED
     manifest["training"] = manifest["training"] | (training or {})
     seal(folder, manifest)
 
@@ -146,6 +162,15 @@ def _manifest_to_continue(folder: Path) -> dict[str, Any]:
     if manifest is None:
         raise InputError(f"avatar {folder} is damaged, so nothing was added to it: {'; '.join(faults)}; choose another folder")
     return manifest
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    if source.resolve() == target.resolve():
+        return
+    try:
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    except (OSError, shutil.Error) as error:
+        raise InputError(f"cannot copy {source} to {target}: {' '.join(str(error).split())[:160]}") from error
 
 
 def _write_network(folder: Path, key: str, network: nn.Module, manifest: dict[str, Any]) -> None:
@@ -166,7 +191,7 @@ def _read_avatar(folder: Path, faults: list[str]) -> Avatar | None:
     manifest = read_manifest(folder, faults)
     if manifest is None:
         return None
-    sound = check_files(folder, manifest, faults)
+    check_files(folder, manifest, faults)
     whole = {name for name, record in manifest["files"].items() if _has_size(folder / name, record["bytes"])}
     face = read_face(folder / "face.safetensors", faults) if "face.safetensors" in whole else None
     rig = read_rig(folder / "rig.safetensors", faults) if "rig.safetensors" in whole else None
@@ -177,12 +202,12 @@ def _read_avatar(folder: Path, faults: list[str]) -> Avatar | None:
     }
     if face is not None and rig is not None:
         _check_fit(face, rig, networks, faults)
-    backbones_sound = all(name in sound for name in manifest["files"] if name.startswith(BACKBONES))
-    if faults or not backbones_sound:
+    _check_backbone_weights(folder, manifest, faults)
+    if faults:
         return None
     missing: list[str] = []
     speech = _read_speech(folder, manifest, networks, faults, missing)
-    text = None
+    text = _read_text(folder, manifest, networks["text_to_au"], faults, missing)
     if faults:
         return None
     return Avatar(
@@ -207,6 +232,7 @@ def _network_classes() -> dict[str, tuple[type[nn.Module], type]]:
         "appearance": (AppearanceDecoder, AppearanceConfig),
         "au_encoder": (AUEncoder, AUEncoderConfig),
         "denoiser": (Denoiser, DenoiserConfig),
+        "text_to_au": (TextToAU, TextToAUConfig),
     }
 
 
@@ -223,10 +249,37 @@ def _read_speech(
         wanted = networks[key].config.speech_dim
         if wanted != backbone.feature_dim:
             faults.append(f"speech backbone {backbone.name}: gives {backbone.feature_dim} features, {key} was trained for {wanted}")
-    for parameter_name, parameter in backbone.model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            faults.append(f"speech_backbone: {parameter_name} holds values that are NaN or infinite")
     return backbone.requires_grad_(False)
+
+
+def _read_text(
+    folder: Path, manifest: dict[str, Any], head: nn.Module | None, faults: list[str], missing: list[str]
+) -> TextToAU | None:
+    name, local = manifest["text_backbone"], folder / "text_backbone"
+    if name != BUNDLED and not local.is_dir():
+        try:
+            return head.attach(load_text_backbone(name))
+        except InputError as error:
+            missing.append(str(error))
+            return None
+    feature_dim = read_feature_dim(local, faults)
+    if feature_dim is None:
+        return None
+    try:
+        return head.attach(LateTextBackbone(local, feature_dim))
+    except InputError as error:
+        faults.append(str(error))
+        return None
+
+
+def _check_backbone_weights(folder: Path, manifest: dict[str, Any], faults: list[str]) -> None:
+    """Structure and finiteness of the bundled backbones' files; their names and shapes are their libraries' business."""
+    for relative, record in manifest["files"].items():
+        if relative.startswith(BACKBONES) and relative.endswith(".safetensors") and _has_size(folder / relative, record["bytes"]):
+            file = read_tensor_file(folder / relative, faults, label=relative)
+            for name, tensor in file.tensors.items() if file is not None else ():
+                if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                    faults.append(f"{relative}: {name} holds values that are NaN or infinite")
 
 
 def _has_size(path: Path, size: int) -> bool:

@@ -22,7 +22,11 @@ MANIFEST = "avatar.json"
 FORMAT = "avatar-viewer"
 FORMAT_VERSION = 1
 BUNDLED = "bundled"  # a backbone whose files lie in the avatar's own folder
-BACKBONES = ("speech_backbone", "text_backbone")
+BACKBONE_FILES = {
+    "speech_backbone": ("config.json", "model.safetensors"),
+    "text_backbone": ("open_clip_config.json", "open_clip_model.safetensors"),
+}
+BACKBONES = tuple(BACKBONE_FILES)
 NETWORKS = ("appearance", "au_encoder", "denoiser", "text_to_au")
 TENSOR_FILES = ("face.safetensors", "rig.safetensors", *(f"{name}.safetensors" for name in NETWORKS))
 MAKERS = {  # which command makes a part that is missing
@@ -74,9 +78,8 @@ def read_manifest(folder: Path, faults: list[str]) -> dict[str, Any] | None:
     return manifest if len(faults) == before else None
 
 
-def check_files(folder: Path, manifest: dict[str, Any], faults: list[str]) -> set[str]:
-    """The relative paths whose size and fingerprint are as recorded; the others are in `faults`."""
-    sound = set()
+def check_files(folder: Path, manifest: dict[str, Any], faults: list[str]) -> None:
+    """Size and fingerprint of every recorded file, and that nothing is lacking; pickles are named too."""
     for relative, record in manifest["files"].items():
         path = folder / relative
         if not path.is_file():
@@ -88,14 +91,11 @@ def check_files(folder: Path, manifest: dict[str, Any], faults: list[str]) -> se
             faults.append(f"{relative}: {word}, {size} bytes instead of {record['bytes']}; copy the avatar again")
         elif fingerprint(path) != record["sha256"]:
             faults.append(f"{relative}: contents differ from the recorded sha256; copy the avatar again")
-        else:
-            sound.add(relative)
     for relative in _required_files(manifest):
         if relative not in manifest["files"]:
             faults.append(f"{relative}: not part of this avatar yet{_maker(relative)}")
     for pickle in sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICKLES and path.is_file()):
         faults.append(f"{pickle.relative_to(folder).as_posix()}: pickle is never read; convert it to safetensors: {CONVERSION}")
-    return sound
 
 
 def fingerprint(path: Path) -> str:
@@ -239,8 +239,10 @@ def _check_file_record(relative: str, record: object, faults: list[str]) -> None
 
 
 def _required_files(manifest: dict[str, Any]) -> list[str]:
-    required = [name for name in TENSOR_FILES if name != "text_to_au.safetensors"]
-    required += [f"{key}/config.json" for key in ("speech_backbone",) if manifest[key] == BUNDLED]
+    required = list(TENSOR_FILES)
+    for key, names in BACKBONE_FILES.items():
+        if manifest[key] == BUNDLED:
+            required += [f"{key}/{name}" for name in names]
     return required
 
 
