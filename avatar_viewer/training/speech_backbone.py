@@ -6,6 +6,7 @@ The heads on top exist only here. Progress is kept every minute; a run that is s
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import time
@@ -15,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..config import DEFAULT_STREAM, FEATURE_HOP, LOW_DELAY_STREAM, StreamContext
 from ..networks.speech import SpeechBackbone, block_shape, create_speech_backbone, save_speech_backbone
+from .checkpoint import RunningAverage, load_checkpoint, save_checkpoint
 from .datasets.speech_augment import Segment, draw_segment
 from .datasets.speech_corpus import ARTICULATIONS, PHONES, SpeechCorpus, articulation_table
 
@@ -92,11 +93,11 @@ def train_backbone(
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     learner = _Learner(create_speech_backbone(layers=settings.layers)).to(device)
-    average = {name: p.detach().clone() for name, p in learner.named_parameters()}
+    average = RunningAverage(learner)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=settings.learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
     state = out / "backbone_state.safetensors"
-    first = _load_state(state, learner, average, optimizer) if resume and state.is_file() else 0
-    low_precision = _is_low_precision_faster(device)
+    first = load_checkpoint(state, learner, average, optimizer) if resume and state.is_file() else 0
+    low_precision = is_low_precision_faster(device)
     log.info("backbone: %.2f M parameters, from step %d, bfloat16 %s", _millions(learner.backbone), first, low_precision)
     saved = exported = time.monotonic()
     running = 0.0
@@ -113,15 +114,12 @@ def train_backbone(
         loss.backward()
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimizer.step()
-        with torch.no_grad():
-            keep = min(0.998, (1 + step) / (10 + step))
-            for name, parameter in learner.named_parameters():
-                average[name].lerp_(parameter, 1 - keep)
+        average.update(learner, step)
         running += 0.02 * (loss.item() - running) if running else loss.item()
         now = time.monotonic()
         if now - saved > 60:
             saved = now
-            _save_state(state, learner, average, optimizer, step + 1)
+            save_checkpoint(state, learner, average, optimizer, step + 1)
         if now - exported > 150 or step + 1 == settings.steps:
             exported = now
             scores = _export(learner, average, held_out, out, step + 1)
@@ -129,7 +127,7 @@ def train_backbone(
         elif step % 20 == 0:
             log.info("step %d/%d loss %.3f", step + 1, settings.steps, running)
         progress((step + 1) / settings.steps)
-    _save_state(state, learner, average, optimizer, settings.steps)
+    save_checkpoint(state, learner, average, optimizer, settings.steps)
     return _export(learner, average, held_out, out, settings.steps)
 
 
@@ -196,57 +194,24 @@ def measure_backbone(backbone: SpeechBackbone, heads: SpeechHeads, corpus: Speec
     return scores
 
 
-def _export(learner: _Learner, average: dict[str, Tensor], held_out: SpeechCorpus, out: Path, step: int) -> dict:
+def _export(learner: _Learner, average: RunningAverage, held_out: SpeechCorpus, out: Path, step: int) -> dict:
     """Writes the averaged weights as a HuBERT folder and scores them."""
-    current = {name: p.detach().clone() for name, p in learner.named_parameters()}
-    with torch.no_grad():
-        for name, parameter in learner.named_parameters():
-            parameter.copy_(average[name])
-        learner.eval()
-        scores = {"step": step, **measure_backbone(learner.backbone, learner.heads, held_out)}
-        save_speech_backbone(learner.backbone, out / "speech_backbone")
-        save_file({k: v.contiguous() for k, v in learner.heads.state_dict().items()}, out / "speech_heads.safetensors")
-        for name, parameter in learner.named_parameters():
-            parameter.copy_(current[name])
-        learner.train()
+    averaged = copy.deepcopy(learner).eval()
+    average.copy_to(averaged)
+    scores = {"step": step, **measure_backbone(averaged.backbone, averaged.heads, held_out)}
+    save_speech_backbone(averaged.backbone, out / "speech_backbone")
+    save_file({k: v.contiguous() for k, v in averaged.heads.state_dict().items()}, out / "speech_heads.safetensors")
     (out / "backbone_scores.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
     return scores
 
 
 def load_speech_heads(path: Path, feature_dim: int) -> SpeechHeads:
-    from safetensors.torch import load_file
-
     heads = SpeechHeads(feature_dim)
     heads.load_state_dict(load_file(path))
     return heads.eval()
 
 
-def _save_state(path: Path, learner: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer, step: int) -> None:
-    tensors = {f"model.{k}": v.detach().clone() for k, v in learner.named_parameters()}
-    tensors |= {f"average.{k}": v.clone() for k, v in average.items()}
-    for name, parameter in learner.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = value.clone()
-    temporary = path.with_suffix(".tmp")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata={"step": str(step)})
-    temporary.replace(path)
-
-
-def _load_state(path: Path, learner: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> int:
-    with safe_open(path, "pt") as file:
-        names = set(file.keys())
-        with torch.no_grad():
-            for name, parameter in learner.named_parameters():
-                parameter.copy_(file.get_tensor(f"model.{name}"))
-                average[name].copy_(file.get_tensor(f"average.{name}"))
-                kept = {key: file.get_tensor(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")
-                        if f"optimizer.{key}.{name}" in names}  # fmt: skip
-                if kept:
-                    optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in kept.items()}
-        return int(file.metadata()["step"])
-
-
-def _is_low_precision_faster(device: str) -> bool:
+def is_low_precision_faster(device: str) -> bool:
     """Whether matrix products in bfloat16 pay here: measured, since processors without the instructions emulate them."""
     if device != "cpu":
         return True

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import soxr
+from scipy import fft
 
 from ...config import FEATURE_FIELD, FEATURE_HOP, SAMPLE_RATE
 from .speech_corpus import PITCH_HOP, SpeechCorpus
@@ -33,9 +34,9 @@ def draw_segment(corpus: SpeechCorpus, rng: np.random.Generator, length: int, *,
     centres = np.arange(features) * FEATURE_HOP + FEATURE_FIELD // 2
     if augmented and rng.random() < 0.04:
         empty = np.zeros(features)
-        return Segment(_no_voice(rng, length), empty.astype(np.int64), np.full(features, -1, np.float32), np.full(features, np.nan, np.float32))
+        return Segment(no_voice(rng, length), empty.astype(np.int64), np.full(features, -1, np.float32), np.full(features, np.nan, np.float32))
     ratio = float(np.exp(rng.uniform(-0.24, 0.2))) if augmented else 1.0  # above 1: faster, higher, a shorter throat
-    start, speech = _excerpt(corpus, rng, length, ratio)
+    start, speech = excerpt(corpus.samples, corpus.voice_spans, rng, length, ratio)
     positions = start + (centres * ratio).astype(np.int64)
     phones = corpus.phones_at(positions).astype(np.int64)
     hertz = corpus.pitch[np.minimum(positions // PITCH_HOP, len(corpus.pitch) - 1)].astype(np.float32) * ratio
@@ -43,17 +44,23 @@ def draw_segment(corpus: SpeechCorpus, rng: np.random.Generator, length: int, *,
     speech *= NOMINAL_RMS / max(1e-3, active_rms(speech))
     if not augmented:
         return Segment(speech, phones, measure_loudness(speech, features), pitch)
-    voice_only, mixed = disturb(speech, rng, others=lambda: _babble(corpus, rng, length))
+    voice_only, mixed = disturb(speech, rng, others=lambda: babble(corpus.samples, corpus.voice_spans, rng, length))
     return Segment(mixed, phones, measure_loudness(voice_only, features), pitch)
 
 
-def _excerpt(corpus: SpeechCorpus, rng: np.random.Generator, length: int, ratio: float) -> tuple[int, np.ndarray]:
+def excerpt(
+    recorded: np.ndarray,  # [S] int16
+    spans: np.ndarray,  # [n, 2] stretches that are not mixed
+    rng: np.random.Generator,
+    length: int,
+    ratio: float,  # speed
+) -> tuple[int, np.ndarray]:
+    """Where it starts in `recorded`, and `length` samples from there at this speed."""
     needed = int(np.ceil(length * ratio)) + 64
-    start = int(rng.integers(len(corpus.samples)))
-    voice = int(np.searchsorted(corpus.voice_spans[:, 1], start, side="right"))
-    begin, end = corpus.voice_spans[voice]
+    start = int(rng.integers(len(recorded)))
+    begin, end = spans[int(np.searchsorted(spans[:, 1], start, side="right"))]
     start = int(np.clip(start, begin, max(begin, end - needed)))
-    raw = corpus.samples[start : start + needed].astype(np.float32) / 32768
+    raw = recorded[start : min(start + needed, end)].astype(np.float32) / 32768
     speech = raw if ratio == 1.0 else soxr.resample(raw, SAMPLE_RATE * ratio, SAMPLE_RATE, quality="MQ")
     return start, np.pad(speech, (0, max(0, length - len(speech))))[:length].astype(np.float32)
 
@@ -86,8 +93,8 @@ def disturb(
 
 def _colour(speech: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A smooth random frequency response, sometimes a band limit or a notch, sometimes a small room: one spectrum product."""
-    size = 1 << int(np.ceil(np.log2(len(speech) + 8000)))
-    frequency = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    size = fft.next_fast_len(len(speech) + 8000, real=True)
+    frequency = np.fft.rfftfreq(size, 1 / SAMPLE_RATE).astype(np.float32)
     pitch_axis = np.log2(np.maximum(frequency, 40))
     gain_db = np.zeros(len(frequency))
     if rng.random() < 0.8:
@@ -104,8 +111,9 @@ def _colour(speech: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         gain_db -= 25 * np.exp(-0.5 * ((pitch_axis - rng.uniform(8.5, 12.8)) / 0.12) ** 2)
     response = 10 ** (gain_db / 20)
     if rng.random() < 0.4:
-        response = response * np.fft.rfft(room(rng), size)
-    return np.fft.irfft(np.fft.rfft(speech, size) * response, size)[: len(speech)]
+        response = response * fft.rfft(room(rng), size)
+    spectrum = fft.rfft(speech.astype(np.float32), size) * response.astype(np.complex64)
+    return fft.irfft(spectrum, size)[: len(speech)]
 
 
 def _band(frequency: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -131,8 +139,9 @@ def noise(rng: np.random.Generator, length: int) -> np.ndarray:
     """Unit-level noise: white to brown, hum, clicks or music-like tones, sometimes swelling."""
     kind = rng.random()
     if kind < 0.65:
-        spectrum = np.fft.rfft(rng.normal(size=length))
-        sound = np.fft.irfft(spectrum * np.maximum(1, np.arange(len(spectrum))) ** -rng.uniform(0, 1), length)
+        size = fft.next_fast_len(length, real=True)
+        spectrum = fft.rfft(rng.standard_normal(size, dtype=np.float32))
+        sound = fft.irfft(spectrum * np.maximum(1, np.arange(len(spectrum), dtype=np.float32)) ** -rng.uniform(0, 1), size)[:length]
     elif kind < 0.8:
         sound = _music(rng, length)
     elif kind < 0.9:
@@ -167,14 +176,15 @@ def _music(rng: np.random.Generator, length: int) -> np.ndarray:
     return sound
 
 
-def _no_voice(rng: np.random.Generator, length: int) -> np.ndarray:
+def no_voice(rng: np.random.Generator, length: int) -> np.ndarray:
     if rng.random() < 0.2:
         return np.zeros(length, np.float32)
     return np.clip(noise(rng, length) * 10 ** (rng.uniform(-65, -12) / 20), -1, 1).astype(np.float32)
 
 
-def _babble(corpus: SpeechCorpus, rng: np.random.Generator, length: int) -> np.ndarray:
-    return sum(_excerpt(corpus, rng, length, 1.0)[1] for _ in range(4))
+def babble(recorded: np.ndarray, spans: np.ndarray, rng: np.random.Generator, length: int) -> np.ndarray:
+    """Four people talking at once."""
+    return sum(excerpt(recorded, spans, rng, length, 1.0)[1] for _ in range(4))
 
 
 def active_rms(samples: np.ndarray) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...config import SAMPLE_RATE
 from ...errors import InputError
-from ...studio.voices import SILENCE, TEST_VOICES, TRAIN_VOICES, Voice, synthesise
+from ...studio.voices import SILENCE, TRAIN_VOICES, Voice, synthesise
 
 ASSETS = Path(__file__).resolve().parents[3] / "assets"
 CORPUS_VERSION = 2
@@ -76,6 +76,12 @@ def read_sentences(split: str) -> list[str]:
     return [line.strip() for line in chosen if line.strip() and not line.startswith("#")]
 
 
+def read_words() -> list[str]:
+    """Everyday English words."""
+    lines = (ASSETS / "speech_words.txt").read_text(encoding="utf-8").splitlines()
+    return [word for line in lines if not line.startswith("#") for word in line.split()]
+
+
 def random_text(rng: np.random.Generator, sentences: list[str], words: list[str]) -> str:
     """A sentence, words in random order, or words with invented ones among them: every phone beside every other."""
     if rng.random() < 0.25:
@@ -127,7 +133,7 @@ _ARRAYS = ("samples", "phone_starts", "phone_ids", "pitch", "voice_spans")
 def _speak_corpus(folder: Path, hours: float, voices: tuple[Voice, ...], split: str, seed: int, progress) -> None:
     rng = np.random.default_rng(seed)
     sentences = read_sentences(split)
-    words = [w for line in (ASSETS / "speech_words.txt").read_text(encoding="utf-8").splitlines() if line[0] != "#" for w in line.split()]
+    words = read_words()
     weights = np.array([12.0 if voice.engine == "flite" else 1.0 for voice in voices])
     budgets = weights / weights.sum() * hours * 3600 * SAMPLE_RATE
     pieces, starts, ids, spans, clock = [], [], [], [], 0
@@ -179,6 +185,3 @@ def track_pitch(
         result[first : first + len(index)] = np.where(voiced, SAMPLE_RATE / (best + shortest), 0)
     return result
 
-
-__all__ = ["ARTICULATIONS", "PHONES", "SpeechCorpus", "TEST_VOICES", "TRAIN_VOICES", "articulation_table", "build_speech_corpus",
-           "open_speech_corpus", "read_sentences"]  # fmt: skip
