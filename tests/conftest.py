@@ -12,6 +12,8 @@ from avatar_viewer.avatar.binding import bind
 from avatar_viewer.avatar.face import FaceTemplate
 from avatar_viewer.types import GaussianRig, RigidGroup
 
+torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
+
 COLUMNS, ROWS = 15, 14  # of the face's grid of vertices
 SLIT_ROW = 4  # the mouth lies between this row and the next
 REST = 190  # Gaussians that are not the face

@@ -7,6 +7,7 @@ named in `Avatar.missing`, and the rest works. Pickle is never read.
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..errors import InputError
 from ..networks.appearance import AppearanceConfig, AppearanceDecoder
 from ..networks.au_encoder import AUEncoder, AUEncoderConfig
 from ..networks.denoiser import Denoiser, DenoiserConfig
+from ..networks.diffusion import SAMPLERS
 from ..networks.speech import SpeechBackbone, load_speech_backbone, save_speech_backbone
 from ..networks.text_to_au import TextToAU, TextToAUConfig, load_text_backbone
 from ..types import GaussianRig
@@ -180,8 +182,10 @@ def _write_network(folder: Path, key: str, network: nn.Module, manifest: dict[st
         tensor = tensor.detach().cpu()
         half = tensor.is_floating_point() and tensor.dim() > 1
         tensors[name] = (tensor.half() if half else tensor).contiguous().clone()
-    write_tensor_file(folder / f"{key}.safetensors", tensors)
-    manifest["networks"][key] = {"class": type(network).__name__, "config": config_to_json(network.config)}
+    entry = {"class": type(network).__name__, "config": config_to_json(network.config)}
+    # In the file too, under its fingerprint: a changed head count or context in avatar.json changes no shape.
+    write_tensor_file(folder / f"{key}.safetensors", tensors, {"config": json.dumps(entry["config"], sort_keys=True)})
+    manifest["networks"][key] = entry
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
@@ -277,9 +281,8 @@ def _check_backbone_weights(folder: Path, manifest: dict[str, Any], faults: list
     for relative, record in manifest["files"].items():
         if relative.startswith(BACKBONES) and relative.endswith(".safetensors") and _has_size(folder / relative, record["bytes"]):
             file = read_tensor_file(folder / relative, faults, label=relative)
-            for name, tensor in file.tensors.items() if file is not None else ():
-                if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                    faults.append(f"{relative}: {name} holds values that are NaN or infinite")
+            for name in file.tensors if file is not None else ():
+                file.check_finite(name, faults)
 
 
 def _has_size(path: Path, size: int) -> bool:
@@ -300,6 +303,8 @@ def _read_network(
     config = config_from_json(config_kind, entry["config"], f"{label}.config", faults)
     if file is None or config is None:
         return None
+    if file.metadata.get("config") != json.dumps(entry["config"], sort_keys=True):
+        faults.append(f"{label}.config is not the one that {file_name} was saved with")
     before = len(faults)
     skeleton = _build(kind, config, "meta", label, faults)  # first without memory: a wrong config must not take all of it
     if skeleton is None:
@@ -340,5 +345,9 @@ def _check_fit(face: FaceTemplate, rig: GaussianRig, networks: dict[str, nn.Modu
     appearance, denoiser = networks.get("appearance"), networks.get("denoiser")
     if appearance is not None and appearance.config.num_face != rig.num_face:
         faults.append(f"appearance.safetensors: made for {appearance.config.num_face} face Gaussians, the rig has {rig.num_face}")
+    if denoiser is not None and denoiser.config.sampler not in SAMPLERS:
+        faults.append(f"{MANIFEST}: networks.denoiser: unknown sampler {denoiser.config.sampler[:40]!r}; known: {', '.join(SAMPLERS)}")
+    if denoiser is not None and not 1 <= denoiser.config.rows <= denoiser.config.diffusion_steps:
+        faults.append(f"{MANIFEST}: networks.denoiser: rows is {denoiser.config.rows}, expected 1 to {denoiser.config.diffusion_steps}")
     if denoiser is not None and denoiser.config.num_vertices != count:
         faults.append(f"denoiser.safetensors: made for {denoiser.config.num_vertices} vertices, the face has {count}")
