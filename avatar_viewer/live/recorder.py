@@ -83,6 +83,11 @@ class Recorder:
         return self.frames_written / self.fps
 
     @property
+    def sound_seconds(self) -> float:
+        """How long the take is."""
+        return self.sound_frames / PLAYBACK_RATE
+
+    @property
     def sound_frames(self) -> int:
         """Sample frames heard so far, at `PLAYBACK_RATE`."""
         return self._sound.count if self._sound else 0

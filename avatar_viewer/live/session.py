@@ -167,7 +167,12 @@ class Session:
     def stop_microphone(self) -> None:
         if self.microphone is not None:
             self._close_source()
-            self.timeline.restart()
+            self.timeline.clear()
+
+    @property
+    def is_opening(self) -> bool:
+        """A file is being tried."""
+        return self._opening is not None
 
     @property
     def source(self) -> _Source | None:
@@ -248,6 +253,11 @@ class Session:
 
         self._errands.put(errand)
 
+    def forget_prompt(self) -> None:
+        """There is no prompt any more; one that is being read will not come."""
+        self.prompt, self.reading = "", None
+        self._prompts.take()
+
     def edit_now(self) -> AUEdit:
         return self.edits.at(self.now())
 
@@ -279,6 +289,13 @@ class Session:
         return messages
 
     @property
+    def delay_ms(self) -> float:
+        """How far the picture is behind the voice; 0 for a file, whose sound waits for the picture."""
+        if self.microphone is None:
+            return 0.0
+        return 1000.0 * (self.microphone.delay_seconds + self.microphone.capture_seconds)
+
+    @property
     def hop_seconds_spent(self) -> float:
         return self._driver.hop_seconds_spent if self._driver else 0.0
 
@@ -301,7 +318,7 @@ class Session:
         read = self._read.take()
         if isinstance(read, Failure):
             self._say(f"prompt: {describe(read.error)}", is_error=True)
-        elif read is not None:
+        elif read is not None and self.prompt:
             self.reading = read
 
     def _update_output(self) -> None:

@@ -1,0 +1,1 @@
+from virtual_devices import screen, sound_server  # noqa: F401

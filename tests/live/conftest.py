@@ -1,0 +1,1 @@
+from virtual_devices import sound_server  # noqa: F401
