@@ -63,6 +63,12 @@ class Avatar:
     missing: tuple[str, ...]  # one line for each public backbone that this machine lacks
     manifest: dict[str, Any]
 
+    def prepare(self) -> None:
+        """Load what otherwise loads at its first use, the text tower: two seconds that no frame should wait for."""
+        backbone = self.text.backbone if self.text is not None else None
+        if isinstance(backbone, LateTextBackbone):
+            backbone.prepare()
+
     def to(self, device: torch.device | str) -> Avatar:
         """The same avatar on another device; networks are moved in place, as torch does it."""
         for network in (self.appearance, self.speech, self.au_encoder, self.denoiser, self.text):

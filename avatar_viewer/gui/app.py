@@ -270,6 +270,7 @@ class App:
             avatar = load_avatar(folder)
             self._backend = self._choose_backend(wanted)
             warm_up(avatar, size, self._backend)
+            avatar.prepare()
             return avatar
 
         self.session.load_avatar(load)
