@@ -11,11 +11,23 @@ from skimage.measure import marching_cubes
 
 from .blendshapes import Mesh, Part
 from .head_skin import skin_colors, value_noise
-from .head_surface import EYE_CENTRE, EYE_RADIUS, JAW_HINGE, capsule, ear_distance, ellipsoid, head_distance, rotation, smooth_max, smooth_min
+from .head_surface import (
+    EYE_CENTRE,
+    EYE_RADIUS,
+    JAW_HINGE,
+    capsule,
+    ear_distance,
+    ellipsoid,
+    head_distance,
+    smooth_max,
+    smooth_min,
+    surface_normals,
+    to_ear,
+)
 from .head_template import FaceSheet
 
 GUM = np.array([0.66, 0.34, 0.34])
-TOOTH = np.array([0.90, 0.865, 0.79])
+TOOTH = np.array([0.95, 0.92, 0.86])
 TONGUE = np.array([0.70, 0.36, 0.36])
 CLOTH = np.array([0.17, 0.30, 0.36])
 
@@ -53,12 +65,10 @@ def skin_parts(sheet: FaceSheet, border_distance: np.ndarray) -> list[Part]:
     distance, nearest = cKDTree(sheet.vertices).query(vertices)
     under = border_distance[nearest]
     covered = distance < 9.0
-    keep = ~(covered & (under > 7.5))
+    keep = ~(covered & (under > 5.0))
     vertices, faces, used = keep_vertices(vertices, faces, keep & (vertices[:, 1] > -180))
-    from .head_surface import surface_normals
-
-    tuck = np.where(covered[used], np.clip(under[used] / 3.0, 0, 1), 0.0)
-    vertices = vertices - 0.8 * tuck[:, None] * surface_normals(vertices)
+    tuck = np.where(covered[used], 0.5 * np.clip(under[used], 0, 1) + 0.9 * np.maximum(0, under[used] - 1.5), 0.0)
+    vertices = vertices - tuck[:, None] * surface_normals(vertices)
     is_neck = (vertices[:, 1] < -78)[faces].any(axis=1)
     parts = []
     for name, chosen in (("scalp", ~is_neck), ("neck", is_neck)):
@@ -69,10 +79,11 @@ def skin_parts(sheet: FaceSheet, border_distance: np.ndarray) -> list[Part]:
     def joined(points: np.ndarray) -> np.ndarray:
         return smooth_min(head_distance(points), ear_distance(points), 4.0)
 
-    ear, ear_faces = contour(joined, (54, -48, -46), (98, 34, 22), 1.5)
+    ear, ear_faces = contour(joined, (54, -50, -46), (98, 34, 22), 1.4)
     influence = head_distance(ear) - joined(ear)
     ear, ear_faces, _ = keep_vertices(ear, ear_faces, (influence > 0.02) & (ear_distance(ear) < 6) & (ear[:, 0] > 60))
-    shade = 1 - 0.35 * np.clip(-(ellipsoid((ear - np.array([72.0, -8, -12])) @ (rotation(0, -24, 0) @ rotation(-10, 0, 0)), (7, -2, -2), (6, 19, 10))) / 2.5, 0, 1)
+    bowl = ellipsoid(to_ear(ear), (4.0, -3, -1), (6.0, 16, 10))
+    shade = 1 - 0.38 * np.clip((0.6 - bowl) / 4.0, 0, 1) * np.clip((74.5 - ear[:, 0]) / 3 + 0.5, 0.35, 1)
     colors = skin_colors(ear) * shade[:, None]
     for name, sign in (("ear_right", 1.0), ("ear_left", -1.0)):
         flipped = ear_faces if sign > 0 else ear_faces[:, ::-1]
@@ -86,17 +97,16 @@ def garment() -> Part:
     def body(points: np.ndarray) -> np.ndarray:
         p = points.copy()
         p[:, 0] = np.abs(p[:, 0])
-        d = capsule(p, (0, -178, -40), (138, -214, -44), 40, 44)
+        d = capsule(p, (0, -186, -42), (138, -216, -44), 38, 44)
         d = smooth_min(d, ellipsoid(p, (0, -262, -26), (148, 92, 72)), 40)
         d = smooth_min(d, capsule(p, (150, -222, -44), (188, -330, -40), 42, 38), 24)
-        collar = smooth_max(capsule(p, (0, -140, -36), (0, -196, -40), 58, 74), -capsule(p, (0, -100, -34), (0, -200, -41), 53, 55), 3)
-        collar = smooth_max(collar, p[:, 1] + 146 + 0.26 * (p[:, 2] + 38), 5)
-        return smooth_min(d, collar, 9)
+        tilted = p[:, 1] + 162 + 0.24 * (p[:, 2] + 38)
+        collar = smooth_max(np.abs(head_distance(points) - 2.6) - 2.8, np.maximum(tilted - 9.0, -tilted - 44.0), 3)
+        return smooth_min(d, collar, 7)
 
-    vertices, faces = contour(body, (-240, -300, -128), (240, -128, 70), 5.0)
-    keep = (np.linalg.norm((vertices[:, [0, 2]] + np.array([0, 38.0])), axis=1) > 50) & (vertices[:, 1] > -296)
-    vertices, faces, _ = keep_vertices(vertices, faces, keep)
-    rib = 1 + 0.05 * np.sin(np.arctan2(vertices[:, 0], vertices[:, 2] + 38) * 60) * (vertices[:, 1] > -168)
+    vertices, faces = contour(body, (-240, -300, -128), (240, -128, 70), 4.5)
+    vertices, faces, _ = keep_vertices(vertices, faces, vertices[:, 1] > -294)
+    rib = 1 + 0.05 * np.sin(np.arctan2(vertices[:, 0], vertices[:, 2] + 38) * 60) * (vertices[:, 1] > -172)
     colors = CLOTH * (rib + 0.05 * value_noise(vertices, 9.0, 3))[:, None]
     return Part("garment", to_mesh(vertices, faces, colors), "head")
 
@@ -132,7 +142,7 @@ def _fan_and_strips(rings: int, sectors: int) -> np.ndarray:
 def _eye_colors(directions: np.ndarray) -> np.ndarray:
     angle = np.arccos(np.clip(directions[:, 2], -1, 1))
     turn = np.arctan2(directions[:, 1], directions[:, 0])
-    iris_edge, pupil_edge = 0.475, 0.20
+    iris_edge, pupil_edge = 0.515, 0.215
     share = np.clip((angle - pupil_edge) / (iris_edge - pupil_edge), 0, 1)
     fibre = 0.5 + 0.5 * np.sin(turn * 23 + 2.0 * np.sin(turn * 5)) * np.sin(turn * 9 + 1.0)
     outer, inner = np.array([0.16, 0.29, 0.27]), np.array([0.46, 0.46, 0.26])
@@ -155,7 +165,7 @@ def _eye_colors(directions: np.ndarray) -> np.ndarray:
 
 def mouth_parts(contact_z: float) -> list[Part]:
     """Teeth with gums, tongue and lining, laid out behind the lips; `contact_z` is where the lips touch in the middle."""
-    front = contact_z - 5.0
+    front = contact_z - 4.0
     upper, lower = (_teeth(front + shift, edge, up, widths) for shift, edge, up, widths in (
         (0.0, -68.6, 1.0, (8.4, 6.6, 7.4, 7.0, 7.0, 9.0)), (-2.6, -68.2, -1.0, (5.6, 6.0, 6.8, 7.0, 7.2, 9.4))))  # fmt: skip
     return [
@@ -169,7 +179,7 @@ def mouth_parts(contact_z: float) -> list[Part]:
 def _arch(front: float, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points on the dental arch at arc lengths from its middle (+x side) and the outward direction there."""
     t = np.linspace(0, 1, 400)
-    curve = np.stack([25.0 * np.sin(t * np.pi / 2) ** 0.95, front - 40.0 * (1 - np.cos(t * np.pi / 2)) ** 1.05], -1)
+    curve = np.stack([26.5 * np.sin(t * np.pi / 2) ** 0.95, front - 40.0 * (1 - np.cos(t * np.pi / 2)) ** 1.05], -1)
     along = np.r_[0, np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))]
     x, z = np.interp(lengths, along, curve[:, 0]), np.interp(lengths, along, curve[:, 1])
     dx, dz = np.interp(lengths + 0.5, along, curve[:, 0]) - x, np.interp(lengths + 0.5, along, curve[:, 1]) - z
@@ -188,14 +198,15 @@ def _teeth(front: float, edge: float, up: float, widths: tuple) -> Mesh:
         tip = 0.7 if index == 1 else (-0.3 if index == 2 else 0.0)
         tip = tip * (1 if up > 0 else 0.4)
         thick = 3.2 if index < 3 else 6.0
-        block, block_faces = _rounded_block(width / 2 * 0.985, height / 2 + 1.0, thick / 2)
+        block, block_faces = _rounded_block(width / 2 * 1.03, height / 2 + 1.0, thick / 2)
         tangent = np.array([outward[0, 1], 0.0, -outward[0, 0]])
         normal = np.array([outward[0, 0], 0.0, outward[0, 1]])
         narrow = 1.0 - 0.16 * np.clip(block[:, 1] * up / (height / 2), -0.2, 1)
         centre = np.array([at[0, 0], edge + up * (height / 2 + 1.0 + tip), at[0, 1]]) - normal * thick / 2
         placed = centre + (block[:, :1] * narrow[:, None]) * tangent + block[:, 1:2] * np.array([0, 1.0, 0]) + block[:, 2:] * normal
         root = np.clip(block[:, 1] * up / height + 0.15, 0, 1)[:, None]
-        colors = TOOTH * (1 - 0.015 * index) - root * np.array([0.02, 0.06, 0.10])
+        gap = np.clip((np.abs(block[:, :1]) / (width / 2) - 0.86) / 0.14, 0, 1)
+        colors = (TOOTH * (1 - 0.015 * index) - root * np.array([0.02, 0.06, 0.10])) * (1 - 0.22 * gap)
         for sign in (1.0, -1.0):
             meshes.append((placed * np.array([sign, 1, 1]), block_faces if sign > 0 else block_faces[:, ::-1], colors))
     lengths = np.linspace(0, start, 28)
@@ -234,9 +245,9 @@ def _rounded_block(half_width: float, half_height: float, half_depth: float) -> 
     def power(value: np.ndarray, exponent: float) -> np.ndarray:
         return np.sign(value) * np.abs(value) ** exponent
 
-    x = half_width * power(np.cos(latitude), 0.45) * power(np.sin(longitude), 0.5)
-    z = half_depth * power(np.cos(latitude), 0.45) * power(np.cos(longitude), 0.5)
-    y = half_height * power(np.sin(latitude), 0.45)
+    x = half_width * power(np.cos(latitude), 0.3) * power(np.sin(longitude), 0.45)
+    z = half_depth * power(np.cos(latitude), 0.45) * power(np.cos(longitude), 0.6)
+    y = half_height * power(np.sin(latitude), 0.35)
     return np.stack([x, y, z], -1).reshape(-1, 3), grid_faces(12, 20)[:, ::-1]
 
 
@@ -246,9 +257,9 @@ def _tongue(front: float) -> Part:
     x = np.cos(latitude) * np.sin(longitude)
     y = np.cos(latitude) * np.cos(longitude)
     width = 17.5 * np.clip(1.0 - 0.25 * z, 0.6, 1.2)
-    points = np.stack([x * width, -76.0 + 5.5 * y + 2.0 * (1 - z * z) - 1.6 * np.exp(-((x / 0.16) ** 2)) * (y > 0), front - 34.0 + 26.0 * z], -1)
+    points = np.stack([x * width, -73.0 + 5.5 * y + 2.0 * (1 - z * z) - 1.6 * np.exp(-((x / 0.16) ** 2)) * (y > 0), front - 33.0 + 27.0 * z], -1)
     colors = TONGUE * (1 + 0.06 * value_noise(points.reshape(-1, 3), 2.0, 9))[:, None]
-    pivot = np.array([0.0, -82.0, front - 54.0])
+    pivot = np.array([0.0, -80.0, front - 54.0])
     return Part("tongue", to_mesh(points.reshape(-1, 3), grid_faces(24, 28), colors), "tongue", pivot=metres(pivot), gloss=0.7)
 
 
@@ -261,5 +272,5 @@ def _lining(front: float) -> list[Part]:
         points = np.array([0, -70.0, front - 36.0]) + direction * np.array([29.0, 24.0, 33.0])
         faces = grid_faces(20, 48)
         points, faces, _ = keep_vertices(points, faces, points[:, 2] < front - 8.0)
-        parts.append(Part(name, to_mesh(points, faces[:, ::-1], np.array([0.16, 0.055, 0.055])), attachment, pivot=metres(JAW_HINGE)))
+        parts.append(Part(name, to_mesh(points, faces[:, ::-1], np.array([0.27, 0.085, 0.085])), attachment, pivot=metres(JAW_HINGE)))
     return parts

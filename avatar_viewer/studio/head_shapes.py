@@ -31,7 +31,8 @@ class Muscles:
         self.upper = sheet.is_upper_lip
         outline = sheet.uv[sheet.border]
         dense = np.concatenate([outline + share * (np.roll(outline, -1, axis=0) - outline) for share in np.linspace(0, 1, 8, endpoint=False)[:, None]])
-        self.fade = smoothstep(1.5, 16.0, cKDTree(dense).query(sheet.uv)[0])
+        inwards = cKDTree(dense).query(sheet.uv)[0]
+        self.fade, self.jaw_fade = smoothstep(3.5, 19.0, inwards), smoothstep(3.5, 34.0, inwards)
         self.jaw_weight = self._jaw_weight()
         self._lid_turns = self._fit_lids()
 
@@ -64,7 +65,7 @@ class Muscles:
         upper = 0.5 * corner**4 * (1 - smoothstep(0, 15, -self.below))
         middle = np.where(self.upper, upper, lower)
         mix = smoothstep(MOUTH_HALF_WIDTH - 3, MOUTH_HALF_WIDTH + 5, self.a)
-        return ((1 - mix) * middle + mix * lateral) * self.fade
+        return ((1 - mix) * middle + mix * lateral) * self.jaw_fade
 
     def jaw(self, degrees: float) -> np.ndarray:
         """The mandible turns about its joints; a wide jaw narrows the mouth a little."""
@@ -86,7 +87,7 @@ class Muscles:
     def corners(self, out: float, up: float, forward: float, reach: float = 13.0) -> np.ndarray:
         """Pulls at the mouth's corners; the lips between them follow less and less towards the middle."""
         weight = np.exp(-((np.maximum(0, self.a - MOUTH_HALF_WIDTH) / reach) ** 2 + ((self.v - mouth_line(np.minimum(self.a, 26))) / (reach * 1.05)) ** 2))
-        weight *= np.where(self.a < MOUTH_HALF_WIDTH, np.clip(self.a / MOUTH_HALF_WIDTH, 0, 1) ** 1.4, 1.0)
+        weight *= np.where(self.a < MOUTH_HALF_WIDTH, np.clip(self.a / MOUTH_HALF_WIDTH, 0, 1) ** 1.9, 1.0)
         return self.move(weight, out=out, up=up, forward=forward)
 
     def protrude(self, mm: float, narrow: float) -> np.ndarray:
@@ -99,7 +100,7 @@ class Muscles:
         """The red of the lips rolls in by shares of its height, and the lips push against each other by `push` mm."""
         t = np.abs(self.sheet.lip)
         arch = np.clip(1 - (self.a / (MOUTH_HALF_WIDTH + 1.0)) ** 2, 0, 1) ** 0.5
-        red = arch * (1 - smoothstep(1.0, 2.6, t))
+        red = arch * (1 - smoothstep(1.0, 2.1, t)) * smoothstep(-48.0, -54.0, self.v)
         roll = np.where(self.upper, upper_roll, lower_roll) * red
         towards = mouth_line(self.a) - self.v
         inwards = -2.4 * np.exp(-(((t - 0.45) / 0.4) ** 2)) - 0.9 * np.exp(-((t / 0.3) ** 2))
@@ -151,19 +152,20 @@ def _rotate(points: np.ndarray, turns: np.ndarray) -> np.ndarray:
 
 def action_unit_shapes(m: Muscles) -> dict[str, np.ndarray]:  # AU -> [V, 3] mm at intensity 5
     bump, move = m.bump, m.move
-    fold = m.along([(17.5, -38), (24, -48), (30, -58), (33, -67)], 2.6)
+    fold = m.along([(17, -36), (24, -45), (31, -55), (35.5, -67)], 2.8)
     apple = bump(36, -30, 15, 14)
     shapes = {
         "AU01": move(bump(10, 27, 12, 14), out=-0.8, up=8.5, forward=0.6) + move(bump(12, 50, 20, 20), up=3.0),
         "AU02": move(bump(44, 25, 14, 13), up=8.0, out=0.8) + move(bump(44, 48, 20, 18), up=3.0) + move(bump(40, 11, 13, 6), up=2.0),
         "AU04": move(bump(13, 22, 12, 10), out=-4.5, up=-6.0, forward=1.6) + move(bump(36, 24, 16, 9), out=-2.0, up=-4.0, forward=0.8),
-        "AU05": m.lids(-0.42, -0.25),
+        "AU05": m.lids(-0.48, -0.25),
         "AU06": move(apple, up=5.0, out=0.8, forward=2.2) + move(bump(54, -3, 9, 11), out=-2.4, up=-0.3, forward=1.0)
         + m.lids(0.08, 1.6) + move(bump(36, -13, 15, 5), up=2.2, forward=0.9) + move(bump(50, 20, 12, 8), up=-1.2),
         "AU07": m.lids(0.26, 2.2) + move(bump(36, -10, 15, 4), up=1.6, forward=0.3),
-        "AU09": move(bump(13, -36, 7, 10), up=4.6, forward=0.6, out=0.5) + move(bump(0, 4, 9, 12), up=1.2, forward=1.0)
-        + move(bump(12, 0, 7, 14), up=2.0, forward=1.6, out=-0.8) + move(bump(12, 20, 11, 9), up=-3.8, out=-2.0)
-        + move(np.where(m.upper, bump(12, -56, 13, 8), 0), up=2.6) + move(m.along([(12, -26), (19, -38), (25, -50)], 3.0), forward=-1.2),
+        "AU09": move(bump(13, -37, 7, 10), up=5.6, forward=0.8, out=0.8) + move(bump(0, 4, 9, 12), up=1.6, forward=1.2)
+        + move(bump(12, 0, 7, 14), up=2.6, forward=2.0, out=-1.0) + move(bump(12, 20, 11, 9), up=-4.4, out=-2.4)
+        + move(np.where(m.upper, bump(11, -57, 14, 9), 0), up=4.2) + move(m.along([(12, -26), (19, -38), (25, -50)], 3.0), forward=-1.4)
+        + move(bump(26, -22, 10, 10), up=2.4, forward=1.4) + m.lids(0.12, 0.9),
         "AU10": m.part(4.6, 0.0) + move(np.where(m.upper, bump(16, -48, 11, 9), 0), up=3.4, forward=1.0) + move(bump(13, -40, 6, 6), up=1.6, out=1.0)
         + move(bump(28, -38, 8, 9), up=2.2, forward=2.2) + move(fold, forward=-1.8),
         "AU12": m.corners(7.5, 8.0, -4.5) + move(apple, up=3.4, forward=3.0, out=1.2) + move(fold, forward=-1.8, up=1.0)
@@ -171,10 +173,10 @@ def action_unit_shapes(m: Muscles) -> dict[str, np.ndarray]:  # AU -> [V, 3] mm 
         "AU14": m.corners(2.6, 1.2, -4.6, 9.0) + move(bump(31, -65, 4.0, 6.0), forward=-2.2) + move(bump(38, -66, 6, 10), forward=1.6)
         + m.press(0.22, 0.22, 0.3),
         "AU15": m.corners(1.2, -7.5, -1.2, 11.0) + move(bump(27, -80, 8, 7), up=-2.5, forward=1.2) + move(fold, forward=-0.6),
-        "AU17": move(bump(0, -98, 16, 10), up=6.0, forward=2.2) + move(np.where(m.upper, 0, bump(0, -76, 20, 11)), up=3.6, forward=2.6)
-        + move(np.where(m.upper, bump(0, -62, 18, 7), 0), up=1.6, forward=0.8) + m.corners(0.0, -2.0, 0.0, 8.0),
+        "AU17": move(bump(0, -98, 16, 10), up=6.5, forward=2.6) + move(np.where(m.upper, 0, bump(0, -76, 19, 11)), up=5.2, forward=3.2)
+        + move(np.where(m.upper, bump(0, -62, 17, 7), 0), up=2.4, forward=1.2) + m.corners(0.0, -2.6, 0.0, 8.0),
         "AU23": m.press(0.42, 0.42, 0.15) + m.protrude(0.4, 4.2),
-        "AU24": m.press(0.62, 0.62, 1.0) + m.corners(0.8, -0.4, -1.2, 8.0) + move(np.where(m.upper, bump(0, -55, 20, 4), 0), forward=1.0, up=-1.2)
+        "AU24": m.press(0.62, 0.62, 1.0) + m.corners(0.8, -0.4, -1.2, 8.0) + move(np.where(m.upper, bump(0, -56, 20, 4), 0), forward=0.8, up=-1.0)
         + move(np.where(m.upper, 0, bump(0, -81, 18, 4.5)), forward=1.0, up=1.6),
         "AU25": m.part(2.4, 5.4),
         "AU26": m.jaw(JAW_DROP_DEGREES) + m.part(0.4, 1.0),
@@ -249,8 +251,9 @@ def wrinkle_maps(m: Muscles) -> dict[str, np.ndarray]:  # AU -> [V] 0..1
     forehead = [[(0, y), (22, y + 2), (44, y + 1), (60, y - 4)] for y in (42, 51, 60)]
     across = sum(line(curve, 1.5) for curve in forehead)
     inner, outer = smoothstep(40, 22, m.a), smoothstep(20, 36, m.a)
-    fold = line([(17.5, -38), (24, -48), (30, -58), (33, -67)], 1.9)
-    crow = sum(line([(53, y0), (63, y1)], 1.4) for y0, y1 in ((3, 9), (0, 0), (-3, -8)))
+    fold = 0.6 * line([(17, -36), (24, -45), (31, -55), (35.5, -67)], 1.5)
+    crow = sum(line([(54.5, y0), (63, y1)], 1.3) for y0, y1 in ((3, 9), (0, 0), (-3, -8)))
+    crow = 0.65 * crow
     maps = {
         "AU01": across * inner,
         "AU02": across * outer,
@@ -259,8 +262,8 @@ def wrinkle_maps(m: Muscles) -> dict[str, np.ndarray]:  # AU -> [V] 0..1
         "AU06": crow + 0.5 * line([(24, -9), (36, -12), (48, -8)], 1.3),
         "AU07": 0.7 * line([(24, -8), (36, -10.5), (47, -7)], 1.2) + 0.4 * crow,
         "AU09": line([(4, -2), (13, -10)], 1.3) + line([(3, 5), (12, -1)], 1.3) + 0.8 * line([(0, 10), (6, 10)], 1.4) + 0.7 * line([(12, -27), (20, -40)], 1.6),
-        "AU10": 0.9 * fold + 0.4 * line([(10, -32), (17, -38)], 1.5),
-        "AU12": fold + 0.4 * line([(31, -60), (33, -72)], 1.8) + 0.25 * crow,
+        "AU10": fold + 0.4 * line([(10, -32), (17, -38)], 1.5),
+        "AU12": fold + 0.4 * line([(34, -60), (35.5, -72)], 1.6) + 0.25 * crow,
         "AU14": line([(29.5, -60), (31, -66), (29, -72)], 1.6),
         "AU15": line([(26.5, -67), (30, -75), (31, -84)], 1.7),
         "AU17": 0.8 * line([(0, -84.5), (10, -85.5), (17, -90)], 1.7) + 0.35 * m.bump(0, -98, 10, 7) * (0.5 + 0.5 * np.sin(m.a * 1.9) * np.sin(m.v * 1.7)),

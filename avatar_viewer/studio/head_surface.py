@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-EYE_CENTRE = np.array([32.0, 0.0, 58.5])  # of the +x eye
-EYE_RADIUS = 15.5
+EYE_CENTRE = np.array([32.3, 0.0, 57.4])  # of the +x eye
+EYE_RADIUS = 16.6
 LID_RADIUS = EYE_RADIUS + 1.5  # the lids' outer skin
 JAW_HINGE = np.array([0.0, -12.0, -4.0])  # the axis along x through both temporomandibular joints
 
@@ -57,42 +57,47 @@ def head_distance(points: np.ndarray) -> np.ndarray:  # [P, 3] mm -> [P]
     d = ellipsoid(p, (0, 40, -14), (74, 80, 95))  # cranium
     d = smooth_min(d, ellipsoid(p, (0, 52, 28), (58, 44, 52)), 26)  # forehead
     d = smooth_min(d, ellipsoid(p, (0, -18, 18), (57, 70, 60)), 24)  # facial mass
-    d = smooth_min(d, capsule(p, (50, -52, 2), (15, -99, 66), 12, 12.5), 22)  # jaw line
-    d = smooth_min(d, ellipsoid(p, (0, -99, 69), (18, 14.5, 14)), 14)  # chin
+    d = smooth_min(d, capsule(p, (44, -50, 4), (14, -97, 65), 13, 12.5), 24)  # jaw line
+    d = smooth_min(d, ellipsoid(p, (0, -98, 68.5), (17, 14, 14)), 14)  # chin
     d = smooth_min(d, ellipsoid(p, (43, -20, 47), (20, 15, 20), (0, 0, 18)), 22)  # cheekbone
     d = smooth_min(d, ellipsoid(p, (33, -36, 50), (21, 22, 20)), 20)  # cheek
     d = smooth_min(d, ellipsoid(p, (0, -66, 58), (33, 26, 25)), 20)  # dental arch
     d = smooth_min(d, ellipsoid(p, (30, 22, 62), (24, 7, 13), (0, 18, 0)), 12)  # brow ridge
     d = smooth_min(d, ellipsoid(p, (0, 22, 70), (14, 10, 12)), 12)  # glabella
-    d = smooth_max(d, -ellipsoid(p, (34, 0, 82), (20, 12.5, 12), (0, 14, 0)), 12)  # eye socket
+    d = smooth_max(d, -ellipsoid(p, (34, 0, 82), (20.5, 13, 12), (0, 14, 0)), 12)  # eye socket
     d = smooth_max(d, -ellipsoid(p, (15, 2, 84), (6, 10, 9)), 8)  # inner corner
     d = smooth_min(d, np.linalg.norm(p - EYE_CENTRE, axis=-1) - LID_RADIUS, 4.0)  # lids
     d = smooth_min(d, _nose_distance(p), 7.0)
-    d = smooth_max(d, -ellipsoid(p, (5.8, -46.5, 94.5), (2.9, 6.5, 4.6), (-18, 0, 14)), 2.0)  # nostrils
-    neck = capsule(p, (0, -40, -28), (0, -190, -42), 50, 52)
-    return smooth_min(d, neck, 16)
+    d = smooth_max(d, -ellipsoid(p, (5.4, -45.0, 92.5), (2.7, 6.2, 4.6), (-18, 0, 14)), 2.0)  # nostrils
+    neck = capsule(p, (0, -40, -28), (0, -195, -38), 41, 43)
+    neck = smooth_min(neck, capsule(p, (44, -62, -26), (11, -186, 4), 6, 6.5), 9)  # sternomastoid
+    neck = smooth_min(neck, capsule(p, (14, -140, -60), (90, -216, -52), 16, 20), 16)  # trapezius
+    return smooth_min(d, neck, 14)
 
 
 def _nose_distance(p: np.ndarray) -> np.ndarray:
-    bridge = capsule(p, (0, 14, 74), (0, -30, 95), 6.2, 8.2)
-    d = smooth_min(bridge, ellipsoid(p, (0, -34.5, 98.0), (10.0, 8.6, 10.0)), 5)  # tip
-    d = smooth_min(d, ellipsoid(p, (11.2, -39.0, 87.5), (6.6, 6.8, 9.0), (0, 18, 0)), 4.5)  # wing
-    d = smooth_min(d, capsule(p, (0, -40, 98), (0, -46, 84), 4.0, 4.0), 3.5)  # columella
+    bridge = capsule(p, (0, 12, 74.5), (0, -28, 94.5), 5.4, 6.4)
+    d = smooth_min(bridge, ellipsoid(p, (0, -33.5, 96.5), (8.8, 7.4, 9.0)), 6)  # tip
+    d = smooth_min(d, ellipsoid(p, (10.6, -38.5, 87.0), (5.6, 6.2, 8.6), (0, 20, 0)), 4.5)  # wing
+    d = smooth_min(d, capsule(p, (0, -38.5, 97), (0, -45, 84), 3.4, 3.8), 3.5)  # columella
     return d
 
 
 def ear_distance(points: np.ndarray) -> np.ndarray:  # [P, 3] mm, x > 0 side -> [P]
     """Signed distance to the +x ear: rim, inner fold, bowl, lobe, tragus."""
-    frame = rotation(0, -24, 0) @ rotation(-10, 0, 0)  # leans back, stands off
-    local = (points - np.array([72.0, -8.0, -12.0])) @ frame
-    shell = ellipsoid(local, (2.0, 2, -4), (5.0, 31, 18))
-    bowl = ellipsoid(local, (7.0, -2, -2), (6.0, 21, 11.5))
-    d = smooth_max(shell, -bowl, 4)
-    d = smooth_min(d, _arc(local, centre=(3.0, 6, -4), radii=(24, 15), start=-0.6, end=4.3, thickness=2.9), 2.5)  # helix
-    d = smooth_min(d, _arc(local, centre=(3.0, -1, -5), radii=(17, 8.5), start=0.9, end=4.4, thickness=2.4), 3)  # antihelix
-    d = smooth_min(d, ellipsoid(local, (1.5, -26, 3), (4.2, 9.5, 7)), 5)  # lobe
-    d = smooth_min(d, ellipsoid(local, (1.0, -5, 11), (4.2, 6, 3.6)), 4)  # tragus
+    local = to_ear(points)
+    d = ellipsoid(local, (1.0, 1, -4), (3.2, 28, 16))  # the plate
+    d = smooth_max(d, -ellipsoid(local, (5.6, -4, 0), (5.0, 11, 8.5)), 2)  # bowl
+    d = smooth_min(d, _arc(local, centre=(3.6, 5, -4), radii=(24.5, 15.5), start=-0.15, end=4.1, thickness=2.7), 2)  # helix
+    d = smooth_min(d, _arc(local, centre=(3.4, -3, -3), radii=(17.5, 10.0), start=1.5, end=4.5, thickness=2.5), 2.5)  # antihelix
+    d = smooth_min(d, ellipsoid(local, (2.0, -25.5, 3), (3.6, 8.5, 6.5)), 4)  # lobe
+    d = smooth_min(d, ellipsoid(local, (3.4, -6, 10.5), (2.8, 5, 3.2)), 3)  # tragus
     return d
+
+
+def to_ear(points: np.ndarray) -> np.ndarray:
+    """Into the +x ear's frame, in which it stands upright and faces +x."""
+    return (points - np.array([71.0, -9.0, -13.0])) @ (rotation(0, -22, 0) @ rotation(-10, 0, 0))
 
 
 def _arc(local: np.ndarray, centre: tuple, radii: tuple, start: float, end: float, thickness: float) -> np.ndarray:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
+from scipy.ndimage import map_coordinates
 from scipy.spatial import Delaunay, cKDTree
 
 from .head_surface import EYE_CENTRE, EYE_RADIUS, head_distance
 
 UNROLL_RADIUS = 80.0  # mm: u = UNROLL_RADIUS * angle about the vertical axis
 MOUTH_HALF_WIDTH = 25.0
-INNER_CANTHUS, OUTER_CANTHUS = np.array([21.0, -2.2]), np.array([48.5, 0.6])
+INNER_CANTHUS, OUTER_CANTHUS = np.array([19.8, -2.6]), np.array([50.4, 1.4])
 _MOUTH_SLOT = 1.3  # the domain's mouth is a slot this wide to each side; the neutral mouth is shut
 _PROFILE = np.array(  # v, height y, radius about the axis, elevation of the ray in degrees
     [
@@ -69,7 +70,7 @@ def vermilion_height(u: np.ndarray, upper: bool) -> np.ndarray:
 
 
 def lid_margin(share: np.ndarray, upper: bool) -> np.ndarray:  # [M] 0 inner canthus .. 1 outer -> [M, 2] (u, v)
-    bend = 7.4 * np.sin(np.pi * share**0.88) ** 0.80 if upper else -5.6 * np.sin(np.pi * share**1.18) ** 0.85
+    bend = 8.6 * np.sin(np.pi * share**0.88) ** 0.80 if upper else -6.3 * np.sin(np.pi * share**1.18) ** 0.85
     return INNER_CANTHUS + share[:, None] * (OUTER_CANTHUS - INNER_CANTHUS) + bend[:, None] * np.array([0.0, 1.0])
 
 
@@ -90,7 +91,7 @@ def build_face_sheet(scale: float = 1.0) -> FaceSheet:
     lip, is_upper = _lip_coordinate(uv)
     is_upper[upper], is_upper[lower[1:-1]] = True, False
     lip[upper], lip[lower] = 0.0, 0.0
-    points = cast_on_head(uv, is_upper)
+    points = _even_out(cast_on_head(uv, is_upper), faces, uv, lip)
     points = _shape_lips(points, uv, lip, is_upper)
     points = _shape_lids(points, uv)
 
@@ -132,8 +133,7 @@ def edge_length(uv: np.ndarray) -> np.ndarray:  # [P, 2] -> [P] mm
 
 
 def _mesh_half(scale: float) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    def size(points: np.ndarray) -> np.ndarray:
-        return scale * edge_length(points)
+    size = _tabulated(edge_length, scale)
 
     share = 0.5 - 0.5 * np.cos(np.pi * np.linspace(0, 1, 31))  # closer at the corners
     share = 0.35 * share + 0.65 * np.linspace(0, 1, 31)
@@ -179,6 +179,18 @@ def _mesh_half(scale: float) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarr
     points = _relax(fixed_points, size, outline, holes)
     triangles = _triangulate(points, outline, holes)
     return points, triangles, names
+
+
+def _tabulated(function, factor: float, spacing: float = 0.5):
+    """A function of the domain looked up in a table: the springs ask for it some fifty times."""
+    u, v = np.arange(-2.0, 112.0, spacing), np.arange(-156.0, 86.0, spacing)
+    grid = np.stack(np.meshgrid(u, v, indexing="ij"), -1)
+    table = factor * function(grid.reshape(-1, 2)).reshape(grid.shape[:2])
+
+    def look_up(points: np.ndarray) -> np.ndarray:  # [P, 2] -> [P]
+        return map_coordinates(table, (points - [u[0], v[0]]).T / spacing, order=1, mode="nearest")
+
+    return look_up
 
 
 def _lip_rows(mouth_u: np.ndarray, line: np.ndarray, slot: np.ndarray) -> np.ndarray:
@@ -232,9 +244,7 @@ def _relax(fixed: np.ndarray, size, outline: np.ndarray, holes: list[np.ndarray]
         length = np.linalg.norm(along, axis=1)
         goal = 1.12 * size(0.5 * (points[edges[:, 0]] + points[edges[:, 1]]))
         push = (np.maximum(goal - length, 0) / np.maximum(length, 1e-9))[:, None] * along
-        force = np.zeros_like(points)
-        np.add.at(force, edges[:, 0], push)
-        np.add.at(force, edges[:, 1], -push)
+        force = np.stack([np.bincount(edges[:, 0], push[:, k], len(points)) - np.bincount(edges[:, 1], push[:, k], len(points)) for k in (0, 1)], -1)
         moved = free + 0.2 * force[len(fixed) :]
         inside = _is_free(moved, outline, holes)
         free = np.where(inside[:, None], moved, free)
@@ -319,6 +329,20 @@ def cast_on_head(uv: np.ndarray, is_upper: np.ndarray | None = None) -> np.ndarr
     return base + near[:, None] * direction
 
 
+def _even_out(points: np.ndarray, faces: np.ndarray, uv: np.ndarray, lip: np.ndarray) -> np.ndarray:
+    """Softens what rays sample unevenly (wings of the nose, nostrils); lids, lips and the border stay."""
+    edges = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1), axis=0)
+    both = np.concatenate([edges, edges[:, ::-1]])
+    count = np.bincount(both[:, 0], minlength=len(points))[:, None]
+    uses = np.bincount(edges.ravel(), minlength=len(points))
+    corner_faces = np.bincount(faces.ravel(), minlength=len(points))
+    free = 0.5 * (uses == corner_faces) * (np.abs(_lid_coordinate(uv)) > 3.5) * (np.abs(lip) > 1.3)
+    for _ in range(4):
+        mean = np.stack([np.bincount(both[:, 0], points[both[:, 1], axis], len(points)) for axis in range(3)], -1) / count
+        points = points + free[:, None] * (mean - points)
+    return points
+
+
 def _lip_coordinate(uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     u, v = uv[:, 0], uv[:, 1]
     slot = _MOUTH_SLOT * np.clip(1 - (u / MOUTH_HALF_WIDTH) ** 2, 0, 1)
@@ -368,7 +392,7 @@ def _shape_lids(points: np.ndarray, uv: np.ndarray) -> np.ndarray:
     fade = np.exp(-((np.maximum(0, np.abs(share - 0.52) - 0.42) / 0.12) ** 2))
     above = v - lid_margin(inside, True)[:, 1]
     below = lid_margin(inside, False)[:, 1] - v
-    depth = 1.25 * np.exp(-(((above - 3.6 - 1.0 * inside) / 1.0) ** 2)) - 0.9 * np.exp(-(((above - 6.4 - 1.2 * inside) / 1.9) ** 2))
+    depth = 1.5 * np.exp(-(((above - 3.6 - 1.0 * inside) / 1.0) ** 2)) - 0.9 * np.exp(-(((above - 6.4 - 1.2 * inside) / 1.9) ** 2))
     depth += 0.5 * np.exp(-(((below - 7.5) / 2.4) ** 2)) - 0.45 * np.exp(-(((below - 3.2) / 1.8) ** 2))
     outwards = points - np.where(points[:, :1] < 0, -1.0, 1.0) * EYE_CENTRE * np.array([1, 0, 0]) - EYE_CENTRE * np.array([0, 1, 1])
     outwards /= np.linalg.norm(outwards, axis=1, keepdims=True)

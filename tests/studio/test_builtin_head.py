@@ -8,6 +8,7 @@ import pytest
 from avatar_viewer.action_units import AU_NAMES
 from avatar_viewer.studio.blendshapes import RIG_CHANNELS, VISEMES, BlendshapeRig
 from avatar_viewer.studio.builtin_head import build_builtin_rig
+from avatar_viewer.studio.head_surface import EYE_RADIUS
 
 REGIONS = ("lips", "lip_upper", "lip_lower", "eyelids", "upper_face", "jaw", "nose", "cheeks", "brows", "forehead", "chin", *AU_NAMES)
 
@@ -125,7 +126,7 @@ def lid_opening_mm(rig: BlendshapeRig, rows: np.ndarray) -> np.ndarray:  # [T, C
     face = rig.offsets(rows) + rig.face.vertices
     eye = next(part for part in rig.parts if part.name == "eye_right")
     neutral = rig.face.vertices - np.asarray(eye.pivot)
-    shell = (np.linalg.norm(neutral, axis=1) < 0.0157) & (np.abs(neutral[:, 0]) < 0.006) & (neutral[:, 2] > 0)
+    shell = (np.linalg.norm(neutral, axis=1) < EYE_RADIUS / 1000 + 0.0002) & (np.abs(neutral[:, 0]) < 0.006) & (neutral[:, 2] > 0)
     upper, lower = shell & (neutral[:, 1] > 0.002), shell & (neutral[:, 1] < -0.002)
     assert upper.any() and lower.any()
     return 1000 * (face[:, upper, 1].mean(axis=1) - face[:, lower, 1].mean(axis=1))
@@ -142,7 +143,7 @@ def test_lids_stay_outside_the_eyeball(rig):
     eye = next(part for part in rig.parts if part.name == "eye_right")
     near = rig.regions["eyelids"][rig.face.vertices[rig.regions["eyelids"], 0] > 0]
     radius = np.linalg.norm(face[:, near] - np.asarray(eye.pivot), axis=-1)
-    assert radius.min() > 0.0155
+    assert radius.min() > EYE_RADIUS / 1000
 
 
 def test_a_smile_lifts_the_corners_and_gaze_turns_the_eyes(rig):
