@@ -23,6 +23,7 @@ from ..types import SpeechFeatures
 from .block_attention import BlockShape, Past, Streaming, WholeSequence, Window
 
 FEATURE_RATE = SAMPLE_RATE / FEATURE_HOP  # 50 features a second
+FIRST_GAIN = 10.0  # of the first kernels of a new backbone
 DEFAULT_LEFT_FEATURES = 80  # 1.6 s of left context where a model's config does not say
 PUBLIC_MEGABYTES = {"facebook/hubert-base-ls960": 378, "facebook/hubert-large-ll60k": 1262, "facebook/hubert-large-ls960-ft": 1262}
 
@@ -33,7 +34,9 @@ def load_speech_backbone(folder_or_public_name: str | Path) -> SpeechBackbone:
     `InputError` says what is missing, where to put it and with which command.
     """
     from transformers import HubertModel
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a bar for 40 tensors is noise on stderr, where one line is one message
     name = str(folder_or_public_name)
     if Path(name).is_dir():
         _check_folder(Path(name))
@@ -78,6 +81,9 @@ def save_speech_backbone(backbone: SpeechBackbone, folder: str | Path) -> None:
     """Writes config.json and model.safetensors (fp16) that `HubertModel.from_pretrained` loads as they are."""
     import copy
 
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     model = copy.deepcopy(backbone.model).to("cpu", torch.float16)
     model.config.stream_left_features = backbone.left_features
     model.save_pretrained(folder, safe_serialization=True)
@@ -114,6 +120,14 @@ class SpeechBackbone(nn.Module):
         hidden: Tensor | None = None,  # [B, H M + R] bool: features replaced by the mask embedding, for training
     ) -> Tensor:  # [B, H, M + R, D]
         """What the stream gives, all hops in parallel; differentiable."""
+        return self.understand_blocks(self.hear(samples, context), context, hidden)
+
+    def hear(
+        self,
+        samples: Tensor,  # [B, S]
+        context: StreamContext = DEFAULT_STREAM,
+    ) -> Tensor:  # [B, H M + R, D]
+        """The front end's features of whole hops and the last one's look-ahead: local, 25 ms each."""
         shape = block_shape(context)
         hops = (samples.shape[-1] - context.lookahead_samples) // context.hop_samples
         if hops < 1:
@@ -123,10 +137,19 @@ class SpeechBackbone(nn.Module):
         tail_end = (hops * shape.main + shape.right) * FEATURE_HOP + FEATURE_FIELD - FEATURE_HOP
         tail = samples[:, shape.tokens * FEATURE_HOP : tail_end]
         pieces = [head] if hops == 1 else [head, tail.unfold(1, hop_length, shape.main * FEATURE_HOP)]
-        features = torch.cat([f.flatten(1, 2) for f in self._hear(pieces, _RunningMoments())], dim=1)
+        return torch.cat([f.flatten(1, 2) for f in self._hear(pieces, _RunningMoments())], dim=1)
+
+    def understand_blocks(
+        self,
+        features: Tensor,  # [B, H M + R, D], of `hear`
+        context: StreamContext = DEFAULT_STREAM,
+        hidden: Tensor | None = None,  # [B, H M + R] bool: features replaced by the mask embedding, for training
+    ) -> Tensor:  # [B, H, M + R, D]
+        """The Transformer over the front end's features, all hops in parallel."""
+        shape = block_shape(context)
         if hidden is not None:
             features = torch.where(hidden[..., None], self.model.masked_spec_embed, features)
-        return self._understand(shape.expand(features), WholeSequence(shape, hops))
+        return self._understand(shape.expand(features), WholeSequence(shape, shape.num_hops(features.shape[1])))
 
     def _hear(
         self,
@@ -336,9 +359,10 @@ def create_speech_backbone(
     model = HubertModel(config)
     first = model.feature_extractor.conv_layers[0].conv
     with torch.no_grad():
-        first.weight.copy_(gabor_kernels(*first.weight.shape[::2])[:, None])
-        # A little offset keeps the level audible through the layer norm: quiet frames look like the offset, loud ones do not.
-        first.bias.normal_(0.0, 0.01)
+        # Sound is small beside the layer norm's epsilon (1e-5): at unit gain, speech under -50 dB of full scale would vanish.
+        first.weight.copy_(FIRST_GAIN * gabor_kernels(*first.weight.shape[::2])[:, None])
+        # A little offset keeps the level audible through the layer norm: frames under -65 dB look like the offset.
+        first.bias.normal_(0.0, 0.0005 * FIRST_GAIN)
     return SpeechBackbone(model, name="compact", left_features=left_features)
 
 
