@@ -47,7 +47,7 @@ def _guarded(check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except Exception as error:
-        name = getattr(check, "__name__", "avatar").strip("_<>")
+        name = {"_encoders": "mp4", "<lambda>": "avatar"}.get(check.__name__, check.__name__.strip("_"))
         return Finding(name, "broken", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
@@ -94,12 +94,13 @@ def _screen() -> Finding:
 
 
 def _sound() -> Finding:
-    from .live.audio_io import list_devices
+    from .live.device_list import list_devices
 
-    devices = list_devices()
+    devices, reason = list_devices()
     if not devices:
-        return Finding("sound", "limited", "no sound device; clips play silently, export is not affected", "connect one and press Refresh")
-    return Finding("sound", "ok", f"{len(devices)} devices")
+        return Finding("sound", "limited", f"{reason}; clips play silently, export is not affected")
+    outputs, inputs = (sum(1 for device in devices if getattr(device, side)) for side in ("outputs", "inputs"))
+    return Finding("sound", "ok", f"{outputs} to play on, {inputs} to listen with")
 
 
 def _encoders() -> Finding:

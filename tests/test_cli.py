@@ -146,7 +146,7 @@ def test_no_prompt_breaks_a_command(capsys, avatar, prompt):
     code, out, err = run(capsys, "text", prompt, "--json", "--avatar", avatar)
     assert code == 0, err
     line = json.loads(out)
-    assert len(line["aus"]) == 17 and set(line) == {"aus", "ignored", "truncated"}
+    assert len(line["aus"]) == 17 and set(line) >= {"aus", "ignored", "truncated"}
 
 
 def test_text_prints_a_line_of_json_a_prompt(capsys, avatar):
@@ -193,6 +193,6 @@ def test_the_module_is_the_console_script():
 def test_the_doctor_names_every_part(capsys, avatar):
     code, out, _ = run(capsys, "doctor", "--json", "--avatar", avatar)
     findings = {finding["name"]: finding for finding in json.loads(out)}
-    assert {"python", "torch", "gsplat", "cpu rasteriser", "screen", "sound", "mp4", "avatar"} <= set(findings)
+    assert set(findings) >= {"python", "torch", "gsplat", "cpu rasteriser", "screen", "sound", "mp4", "avatar"}
     assert findings["avatar"]["state"] == "ok" and findings["cpu rasteriser"]["state"] == "ok"
     assert code == int(any(finding["state"] == "broken" for finding in findings.values()))

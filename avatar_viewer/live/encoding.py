@@ -169,3 +169,17 @@ class _Encoder:
             self._connection.send(("done", self._next_index, size))
         except (BrokenPipeError, OSError):
             pass
+
+
+def available_encoders() -> tuple[str, ...]:
+    """Those of the encoders that a recording may use that this machine's FFmpeg has."""
+    import av
+
+    found = []
+    for name in ("libx264", "h264_nvenc", "aac"):
+        try:
+            av.codec.Codec(name, "w")
+        except av.codec.codec.UnknownCodecError:
+            continue
+        found.append(name)
+    return tuple(found)
