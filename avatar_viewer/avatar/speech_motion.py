@@ -158,10 +158,7 @@ class SpeechMotion:
         features = self._speech_stream.push(samples)
         codes, voice = self._code_stream.push(features)
         speech = self._resample(features)
-        gate = _smoothstep((voice - NOT_SPEECH) / (SPEECH - NOT_SPEECH))[:, None]
-        speech = denoiser.silence + gate * (speech - denoiser.silence)
-        codes = codes.clone()
-        codes[:, _SPEECH_COLUMNS] *= gate
+        speech, codes = lip_gate(speech, codes, voice, denoiser.silence)
         if self.blinks:
             codes[:, _BLINK_COLUMN] = torch.maximum(codes[:, _BLINK_COLUMN], blink_codes(self.seed, seconds))
         applied = modulate(codes, voice, edit)
@@ -209,6 +206,19 @@ class _Pose:
     @classmethod
     def rest(cls, size: int) -> _Pose:
         return cls(torch.zeros(size), torch.zeros(NUM_AUS), torch.zeros(NUM_AUS))
+
+
+def lip_gate(
+    speech: Tensor,  # [..., D] one value a motion frame
+    codes: Tensor,  # [..., 17]
+    voice: Tensor,  # [...] 0..1
+    silence: Tensor,  # [D]
+) -> tuple[Tensor, Tensor]:
+    """Speech values and codes with the lips at rest where nobody speaks: noise, music and laughter move no mouth."""
+    gate = _smoothstep((voice - NOT_SPEECH) / (SPEECH - NOT_SPEECH))[..., None]
+    codes = codes.clone()
+    codes[..., _SPEECH_COLUMNS] *= gate
+    return silence + gate * (speech - silence), codes
 
 
 def speak(
