@@ -225,3 +225,30 @@ def test_wrong_use_is_one_clear_line(avatar):
     odd = SimpleNamespace(**{**vars(avatar), "fps": 24.0})
     with pytest.raises(InputError, match="whole frames"):
         SpeechMotion(odd)
+
+
+def test_real_networks_give_the_same_bits_for_any_chunk_size(tiny_avatar):
+    samples, edits = a_sound(1.3), EditTrack()
+    edits.add(0.5, AUEdit(offset=torch.full((17,), 0.5)))
+    whole = speak(tiny_avatar, samples, edits)
+    assert whole.offsets.abs().max() > 0 and bool(torch.isfinite(whole.offsets).all())
+    for milliseconds in (7, 40, 333):
+        assert all_equal(in_chunks(SpeechMotion(tiny_avatar, edits), samples, milliseconds * 16), whole), milliseconds
+
+
+def test_a_nan_in_any_network_is_survived(tiny_avatar):
+    samples = a_sound(2.0)
+    for network in ("speech", "au_encoder", "denoiser"):
+        motion = SpeechMotion(tiny_avatar)
+        windows = motion.feed(AudioChunk(samples[:16000], 0.0))
+        weights = next(parameter for parameter in getattr(tiny_avatar, network).parameters() if parameter.dim() > 1)
+        kept = weights.detach().clone()
+        try:
+            weights.data.fill_(float("nan"))
+            windows += motion.feed(AudioChunk(samples[16000:20000], 1.0))
+        finally:
+            weights.data.copy_(kept)
+        windows += motion.feed(AudioChunk(samples[20000:], 1.25)) + motion.finish()
+        motions = join_windows(windows)
+        assert motion.faults >= 1, network
+        assert len(motions.offsets) == 50 and bool(torch.isfinite(motions.offsets).all()), network
