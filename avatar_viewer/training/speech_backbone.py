@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..config import DEFAULT_STREAM, FEATURE_HOP, LOW_DELAY_STREAM, StreamContext
 from ..networks.speech import SpeechBackbone, block_shape, create_speech_backbone, save_speech_backbone
 from .checkpoint import RunningAverage, load_checkpoint, save_checkpoint
-from .datasets.speech_augment import Segment, draw_segment
+from .datasets.speech_augment import MEL_BANDS, Segment, draw_segment
 from .datasets.speech_corpus import ARTICULATIONS, PHONES, SpeechCorpus, articulation_table
 
 log = logging.getLogger(__name__)
@@ -30,13 +30,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BackboneSettings:
-    steps: int = 3600
-    batch: int = 12  # segments a step
-    seconds: float = 4.0  # a segment
-    learning_rate: float = 1.6e-3
+    steps: int = 8000
+    batch: int = 8  # segments a step: many small steps learn several times as much in a core's minute as few large ones
+    seconds: float = 3.0  # a segment
+    learning_rate: float = 2e-3
     warmup: int = 150  # steps
     decay: float = 0.35  # the last part of the run, over which the rate falls to nothing
-    low_delay_share: float = 0.35  # of the batches
+    low_delay_share: float = 0.3  # of the batches
     layers: int = 6
 
 
@@ -48,6 +48,7 @@ class SpeechHeads(nn.Module):
         self.phone = nn.Linear(feature_dim, len(PHONES))
         self.articulation = nn.Linear(feature_dim, len(ARTICULATIONS))
         self.prosody = nn.Linear(feature_dim, 3)
+        self.spectrum = nn.Linear(feature_dim, MEL_BANDS)  # of the front end alone, which so learns to hear early on
         self.register_buffer("table", torch.from_numpy(articulation_table()))
 
     def loss(
@@ -108,8 +109,10 @@ def train_backbone(
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * learning_rate_factor(step, settings.steps, settings.warmup, settings.decay)
         with torch.autocast(device, torch.bfloat16, enabled=low_precision):
-            features = learner.backbone.forward_blocks(samples, context, hidden)
+            local = learner.backbone.hear(samples, context)
+            features = learner.backbone.understand_blocks(local, context, hidden)
         loss = learner.heads.loss(features.float(), target, _token_weight(context, device))
+        loss = loss + F.smooth_l1_loss(learner.heads.spectrum(local.float()), target["spectrum"])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
@@ -124,7 +127,7 @@ def train_backbone(
             exported = now
             scores = _export(learner, average, held_out, out, step + 1)
             log.info("step %d/%d loss %.3f %s", step + 1, settings.steps, running, json.dumps(scores))
-        elif step % 20 == 0:
+        elif step % 50 == 0:
             log.info("step %d/%d loss %.3f", step + 1, settings.steps, running)
         progress((step + 1) / settings.steps)
     save_checkpoint(state, learner, average, optimizer, settings.steps)
@@ -152,13 +155,15 @@ def _draw_batch(
 
 
 def collate(segments: list[Segment], context: StreamContext, device: str) -> tuple[Tensor, dict[str, Tensor]]:
-    """Samples [B, S] and targets arranged in blocks [B, H, P]."""
+    """Samples [B, S]; targets arranged in blocks [B, H, P], but the spectrum's as the front end gives features [B, K, 32]."""
     shape = block_shape(context)
     samples = torch.from_numpy(np.stack([s.samples for s in segments])).to(device)
     tokens = (samples.shape[1] - context.lookahead_samples) // FEATURE_HOP + shape.right
     fields = ("phones", "loudness", "pitch")
     rows = {name: torch.from_numpy(np.stack([getattr(s, name)[:tokens] for s in segments])) for name in fields}
-    return samples, {name: shape.expand(row).to(device) for name, row in rows.items()}
+    blocks = {name: shape.expand(row).to(device) for name, row in rows.items()}
+    spectrum = torch.from_numpy(np.stack([s.spectrum_shape()[:tokens] for s in segments])).to(device)
+    return samples, blocks | {"spectrum": spectrum}
 
 
 def _token_weight(context: StreamContext, device: str) -> Tensor:

@@ -7,6 +7,7 @@ Works on plain arrays at 16 kHz. `disturb` changes how a sound sounds and keeps 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import soxr
@@ -15,6 +16,8 @@ from scipy import fft
 from ...config import FEATURE_FIELD, FEATURE_HOP, SAMPLE_RATE
 from .speech_corpus import PITCH_HOP, SpeechCorpus
 
+MEL_BANDS = 32
+_HANN = np.hanning(FEATURE_FIELD).astype(np.float32)
 NOMINAL_RMS = 0.1  # of active speech: -20 dBFS
 
 
@@ -26,6 +29,13 @@ class Segment:
     phones: np.ndarray  # [K] int64 into PHONES
     loudness: np.ndarray  # [K] float32, of the voice alone: (dBFS + 50) / 25, floor -1
     pitch: np.ndarray  # [K] float32, log2(Hz / 140); NaN where unvoiced
+
+    def spectrum_shape(self) -> np.ndarray:  # [K, 32] float32
+        """Log-mel spectrum of what the microphone gives, less its own mean: the tilt and the formants, not the level."""
+        frames = np.lib.stride_tricks.sliding_window_view(self.samples, FEATURE_FIELD)[::FEATURE_HOP] * _HANN
+        power = np.abs(fft.rfft(frames, 512)) ** 2
+        bands = np.log(power @ _mel_bands().T + 1e-6)
+        return (bands - bands.mean(1, keepdims=True)).astype(np.float32) / 2
 
 
 def draw_segment(corpus: SpeechCorpus, rng: np.random.Generator, length: int, *, augmented: bool = True) -> Segment:
@@ -201,3 +211,12 @@ def measure_loudness(samples: np.ndarray, features: int) -> np.ndarray:  # [K] f
     padded = np.pad(samples, (0, max(0, features * FEATURE_HOP + FEATURE_FIELD - len(samples))))
     power = np.add.reduceat(np.square(padded[: features * FEATURE_HOP]), np.arange(features) * FEATURE_HOP) / FEATURE_HOP if features else np.zeros(0)
     return np.maximum(-1, (10 * np.log10(power + 1e-10) + 50) / 25).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _mel_bands() -> np.ndarray:  # [32, 257] float32
+    """Triangular bands, 60 to 7,800 Hz."""
+    edges = 700 * (10 ** (np.linspace(2595 * np.log10(1 + 60 / 700), 2595 * np.log10(1 + 7800 / 700), MEL_BANDS + 2) / 2595) - 1)
+    frequency = np.fft.rfftfreq(512, 1 / SAMPLE_RATE)[None]
+    low, centre, high = (edges[i : i + MEL_BANDS, None] for i in range(3))
+    return np.clip(np.minimum((frequency - low) / (centre - low), (high - frequency) / (high - centre)), 0, None).astype(np.float32)
