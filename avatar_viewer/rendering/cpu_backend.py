@@ -63,7 +63,10 @@ class CpuRasterizer:
         self._ticket += 1
         self._is_listed_whole = False
         threads = max(1, min(self.threads, numba.config.NUMBA_NUM_THREADS))
+        torch_threads = torch.get_num_threads()
         numba.set_num_threads(threads)
+        if torch.get_num_threads() != torch_threads:  # starting its threads, numba sets the OpenMP default that torch reads
+            torch.set_num_threads(torch_threads)
         self._count, self._threads = len(inputs[0]), threads
         self._width, self._height = camera.width, camera.height
         self._tiles_x = -(-camera.width // TILE)
@@ -76,11 +79,7 @@ class CpuRasterizer:
         self._rects = self._buffer("rects", np.int16, rows, 4)
         depths = self._buffer("depths", np.float32, rows)
         malformed = self._buffer("malformed", np.int64, threads)
-        torch_threads = torch.get_num_threads()
         project(*inputs, self._view, self._intrinsics, self._width, self._height, threads, self._records, self._rects, depths, malformed)
-        # Starting its threads, numba sets the OpenMP default that torch reads too.
-        if torch.get_num_threads() != torch_threads:
-            torch.set_num_threads(torch_threads)
         self._order = self._buffer("order", np.int32, rows)
         spare = (self._buffer("spare_keys", np.uint32, rows), self._buffer("spare_order", np.int32, rows))
         keys = self._buffer("keys", np.uint32, rows)
