@@ -7,6 +7,7 @@ in square metres it would vanish beside the rest. Knows tensors only.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..metrics.image import ssim_map
@@ -144,3 +145,38 @@ def still_opacity_loss(
     """A17's reading of eq. 22: weight * mean |opacity change| over the Gaussians that moved less than `still_mm`."""
     is_still = 1000 * offsets.norm(dim=-1) < still_mm
     return weight * (opacity_change.abs() * is_still).mean()
+
+
+# ------------------------------------------------------------------------------------------ stage 4: text to AUs (23-25)
+
+
+def focal_bce_loss(
+    logits: Tensor,  # [..., 17]
+    truth: Tensor,  # [..., 17] 0 or 1, or in between for a soft label
+    focal_alpha: float = 0.35,
+    focal_gamma: float = 3.0,
+) -> Tensor:
+    """Eq. 23: mean of -a y (1-p)^g log p - (1-a) (1-y) p^g log(1-p)."""
+    p = torch.sigmoid(logits)
+    positive = -focal_alpha * truth * (1 - p) ** focal_gamma * F.logsigmoid(logits)
+    negative = -(1 - focal_alpha) * (1 - truth) * p**focal_gamma * F.logsigmoid(-logits)
+    return (positive + negative).mean()
+
+
+def info_nce_loss(
+    anchors: Tensor,  # [B, D]
+    positives: Tensor,  # [B, D]
+    negatives: Tensor,  # [B, M, D]
+    temperature: float = 0.07,
+) -> Tensor:
+    """Eq. 24, averaged over the anchors: one positive against its own M negatives, by cosine."""
+    anchors, positives, negatives = (F.normalize(z, dim=-1) for z in (anchors, positives, negatives))
+    alike = (anchors * positives).sum(-1, keepdim=True)
+    unlike = torch.einsum("bd,bmd->bm", anchors, negatives)
+    scores = torch.cat([alike, unlike], dim=1) / temperature
+    return -F.log_softmax(scores, dim=1)[:, 0].mean()
+
+
+def text_loss(bce: Tensor, contrast: Tensor, bce_weight: float = 1.0, contrast_weight: float = 0.005) -> Tensor:
+    """Eq. 25, with its "01" read as 1 (A23)."""
+    return bce_weight * bce + contrast_weight * contrast

