@@ -93,15 +93,15 @@ def train_motion(data: Path, out: Path, scale: str = "demo", resume: bool = Fals
     if not train:
         raise InputError(f"capture {data} holds no training sequence")
     contexts = (DEFAULT_STREAM, LOW_DELAY_STREAM)
+    work = out / "training"
+    work.mkdir(parents=True, exist_ok=True)
     with tqdm(total=1.0, desc="motion data", bar_format="{l_bar}{bar}| {elapsed}<{remaining}") as bar:
         prepared = prepare_motion(
             train, face, rig, backbone, encoder, contexts=contexts, basis_size=settings.basis_size,
             lookahead_frames=DenoiserConfig.lookahead_frames, extra_tracks=settings.extra_tracks, disturbed=settings.disturbed,
-            silent=settings.silent, progress=lambda share: bar.update(share - bar.n),
+            silent=settings.silent, cache=work / "motion_tracks.safetensors", progress=lambda share: bar.update(share - bar.n),
         )  # fmt: skip
     trainer = MotionTrainer(prepared, face, backbone.feature_dim, settings, device=device)
-    work = out / "training"
-    work.mkdir(parents=True, exist_ok=True)
     trainer.run(work / "motion_state.safetensors", resume=resume)
     denoiser = trainer.finished()
     performed = _spread([clip for clip in test if clip.performance.kind == "performed"], settings.test_clips)

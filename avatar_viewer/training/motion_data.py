@@ -7,11 +7,15 @@ they are. Knows rigs and networks; knows no optimiser.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import hashlib
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Callable, Sequence
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from scipy.ndimage import maximum_filter1d
 from torch import Tensor
 
@@ -155,36 +159,95 @@ def over_range(performance: Performance, factor: float) -> Performance:
     return replace(performance, values=values)
 
 
-class _TrackBuilder:
-    """Collects tracks, each played through the rig once."""
+def plan_tracks(
+    clips: Sequence[Clip], rig: BlendshapeRig | None, *, extra_tracks: int, silent: int, seed: int
+) -> list[list[Clip]]:
+    """Clips by sound, the performed one first, with more counterfactual ones and with silence where a rig can play them."""
+    rng = np.random.default_rng((seed, 23))
+    clips = list(clips)
+    if rig is not None:
+        clips += [Clip(performance) for performance in silent_performances(rig, clips[0].performance.fps, seed, silent)]
+    by_sound: dict[bytes, list[Clip]] = {}
+    for clip in clips:
+        by_sound.setdefault(clip.performance.samples.tobytes(), []).append(clip)
+    groups = []
+    for group in by_sound.values():
+        group = sorted(group, key=lambda clip: clip.performance.kind != "performed")
+        if rig is not None and group[0].performance.phones:
+            group += [Clip(_other_aus(group[0].performance, rig, rng)) for _ in range(extra_tracks)]
+        groups.append(group)
+    return groups
 
-    def __init__(self, face: FaceTemplate, rig: BlendshapeRig | None, basis: Basis, padding: int) -> None:
-        self.face, self.rig, self.basis, self.padding = face, rig, basis, padding
-        self.parts: dict[str, list[Tensor]] = {name: [] for name in ("latents", "codes", "gap_mm", "lip_weight", "speaking")}
-        self.frames = 0
 
-    def add(self, clip: Clip) -> int:
-        """The first frame of the new track; its last frame is held for `padding` more."""
-        first, face, performance = self.frames, self.face, clip.performance
-        offsets = clip_offsets(clip, self.rig)
+def _other_aus(performance: Performance, rig: BlendshapeRig, rng: np.random.Generator) -> Performance:
+    """A counterfactual track, now and then over range."""
+    other = counterfactual(performance, rig.viseme_aus, int(rng.integers(2**31)))
+    return over_range(other, rng.uniform(1.0, 1.6)) if rng.random() < 0.15 else other
+
+
+def play_tracks(
+    clips: Sequence[Clip], face: FaceTemplate, rig: BlendshapeRig | None, basis: Basis, padding: int, progress: Progress
+) -> Tracks:
+    """Every clip through the rig, one after another; the last frame of each is held for `padding` more."""
+    parts: dict[str, list[Tensor]] = {name: [] for name in _TRACK_FIELDS}
+    for done, clip in enumerate(clips):
+        progress(done / len(clips))
+        performance, offsets = clip.performance, clip_offsets(clip, rig)
         gap = lip_gap_mm(offsets + face.neutral.numpy(), face.lip_upper.numpy(), face.lip_lower.numpy())
         speaking = speech_activity(performance.phones, len(gap), performance.fps)
         near = maximum_filter1d(speaking, size=5)  # 80 ms about the voice: lips lead and linger
         arrays = {
-            "latents": torch.from_numpy(offsets.reshape(len(offsets), -1)) @ self.basis.rows.T / self.basis.scale,
-            "codes": torch.from_numpy(clip_codes(clip, self.rig)),
+            "latents": torch.from_numpy(offsets.reshape(len(offsets), -1)) @ basis.rows.T / basis.scale,
+            "codes": torch.from_numpy(clip_codes(clip, rig)),
             "gap_mm": torch.from_numpy(gap.astype(np.float32)),
             "lip_weight": torch.from_numpy(lip_weights(gap, speaking, performance.fps)),
             "speaking": torch.from_numpy(near.astype(np.float32)),
         }
         for name, values in arrays.items():
-            held = values[-1:].expand(self.padding, *values.shape[1:])
-            self.parts[name].append(torch.cat((values, held)))
-        self.frames += len(gap) + self.padding
-        return first
+            parts[name].append(torch.cat((values, values[-1:].expand(padding, *values.shape[1:]))))
+    return Tracks(**{name: torch.cat(pieces) for name, pieces in parts.items()})
 
-    def build(self) -> Tracks:
-        return Tracks(**{name: torch.cat(parts) for name, parts in self.parts.items()})
+
+_TRACK_FIELDS = tuple(field.name for field in fields(Tracks))
+
+
+def _play_or_remember(
+    clips: Sequence[Clip],
+    face: FaceTemplate,
+    rig: BlendshapeRig | None,
+    basis_size: int,
+    padding: int,
+    seed: int,
+    cache: Path | None,
+    progress: Progress,
+) -> tuple[Basis, Tracks]:
+    """Basis and tracks, from `cache` if it was made from the very same clips and rig: playing hours takes minutes."""
+    key = _fingerprint(clips, face, rig, basis_size, padding, seed)
+    if cache is not None and cache.is_file():
+        with safe_open(cache, "pt") as file:
+            if (file.metadata() or {}).get("made_from") == key:
+                stored = {name: file.get_tensor(name) for name in file.keys()}
+                return Basis(stored["rows"], stored["scale"]), Tracks(**{name: stored[name] for name in _TRACK_FIELDS})
+    basis = fit_basis(clips, rig, basis_size, seed=seed)
+    tracks = play_tracks(clips, face, rig, basis, padding, progress)
+    if cache is not None:
+        tensors = {"rows": basis.rows, "scale": basis.scale} | {name: getattr(tracks, name) for name in _TRACK_FIELDS}
+        unfinished = cache.with_suffix(".tmp")
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, metadata={"made_from": key})
+        unfinished.replace(cache)
+    return basis, tracks
+
+
+def _fingerprint(
+    clips: Sequence[Clip], face: FaceTemplate, rig: BlendshapeRig | None, basis_size: int, padding: int, seed: int
+) -> str:
+    digest = hashlib.sha256(f"1 {basis_size} {padding} {seed}".encode())
+    arrays = [face.neutral.numpy()] + ([rig.shapes[name] for name in sorted(rig.shapes)] if rig is not None else [])
+    for clip in clips:
+        arrays += [array for array in (clip.performance.values, clip.codes, clip.offsets) if array is not None]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def lip_weights(gap_mm: np.ndarray, speaking: np.ndarray, fps: float) -> np.ndarray:  # [T], [T] -> [T] float32
@@ -259,30 +322,28 @@ def prepare_motion(
     disturbed: int = 1,  # disturbed hearings of every sound, in the first context
     silent: int = 24,  # clips without a voice
     seed: int = 0,
+    cache: Path | None = None,  # a file that keeps the tracks
     progress: Progress = lambda share: None,
 ) -> MotionData:
     """Everything that training reads."""
     rng = np.random.default_rng((seed, 17))
     fps = clips[0].performance.fps
-    clips = list(clips)
-    if rig is not None:
-        clips += [Clip(performance) for performance in silent_performances(rig, fps, seed, silent)]
-    basis = fit_basis(clips, rig, basis_size, seed=seed)
-    most = max(context.hop_frames(fps) for context in contexts)
-    builder = _TrackBuilder(face, rig, basis, padding=2 * most + lookahead_frames)
+    padding = 2 * max(context.hop_frames(fps) for context in contexts) + lookahead_frames
+    groups = plan_tracks(clips, rig, extra_tracks=extra_tracks, silent=silent, seed=seed)
+    in_order = [clip for group in groups for clip in group]
+    basis, tracks = _play_or_remember(
+        in_order, face, rig, basis_size, padding, seed, cache, lambda share: progress(0.6 * share)
+    )
     listeners = [_Listener(backbone, encoder, context, fps, context.hop_frames(fps) + lookahead_frames) for context in contexts]
     entries: list[list[Entry]] = [[] for _ in contexts]
-
-    by_sound: dict[bytes, list[Clip]] = {}
-    for clip in clips:
-        by_sound.setdefault(clip.performance.samples.tobytes(), []).append(clip)
-    for done, tracks in enumerate(by_sound.values()):
-        progress(done / len(by_sound))
-        performed = next((clip for clip in tracks if clip.performance.kind == "performed"), tracks[0])
-        if rig is not None and performed.performance.phones:
-            tracks = tracks + [Clip(_other_aus(performed.performance, rig, rng)) for _ in range(extra_tracks)]
-        firsts = [builder.add(track) for track in tracks]
-        codes, samples = torch.from_numpy(clip_codes(performed, rig)), performed.performance.samples
+    frame = 0
+    for done, group in enumerate(groups):
+        progress(0.6 + 0.4 * done / len(groups))
+        firsts = []
+        for clip in group:
+            firsts.append(frame)
+            frame += len(clip.performance.values) + padding
+        codes, samples = torch.from_numpy(clip_codes(group[0], rig)), group[0].performance.samples
         for which, listener in enumerate(listeners):
             for hearing in range(1 + (disturbed if which == 0 else 0)):
                 sound = samples if hearing == 0 else disturb(samples, rng)[1]
@@ -292,14 +353,8 @@ def prepare_motion(
                 entries[which] += [Entry(first + cut, first_hop, hops) for first in firsts]
     return MotionData(
         basis=basis,
-        tracks=builder.build(),
+        tracks=tracks,
         sounds=tuple(listener.build() for listener in listeners),
         train=tuple(tuple(chosen) for chosen in entries),
         silence=hear_silence(backbone, contexts[0]),
     )
-
-
-def _other_aus(performance: Performance, rig: BlendshapeRig, rng: np.random.Generator) -> Performance:
-    """A counterfactual track, now and then over range."""
-    other = counterfactual(performance, rig.viseme_aus, int(rng.integers(2**31)))
-    return over_range(other, rng.uniform(1.0, 1.6)) if rng.random() < 0.15 else other

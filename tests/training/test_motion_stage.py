@@ -16,6 +16,7 @@ from avatar_viewer.networks.denoiser import RESPONSE_LEVELS, frame_pooling
 from avatar_viewer.studio.blendshapes import RIG_CHANNELS
 from avatar_viewer.studio.performance import Performance, counterfactual
 from avatar_viewer.studio.voices import Phone
+from avatar_viewer.training.checkpoint import save_checkpoint
 from avatar_viewer.training.motion import MotionSettings, MotionTrainer, evaluate
 from avatar_viewer.training.motion_data import Clip, clip_codes, clip_offsets, lip_weights, pool_blocks, prepare_motion
 from avatar_viewer.training.motion_scores import hear_clip, play
@@ -118,6 +119,19 @@ def test_latents_are_the_rigs_offsets_and_codes_what_an_observer_sees(stage):
     np.testing.assert_allclose(codes[:, au_index("AU26")], 3.0 * performance.values[:, RIG_CHANNELS.index("aa")], rtol=1e-5)
 
 
+def test_tracks_are_remembered_for_the_same_clips_and_only_for_them(stage, tmp_path, monkeypatch):
+    rig, face, clips, _ = stage
+    options = dict(contexts=(DEFAULT_STREAM,), basis_size=10, lookahead_frames=2, silent=0, extra_tracks=1, cache=tmp_path / "tracks.safetensors")
+    first = prepare_motion(clips[:4], face, rig, BandBackbone(), None, **options)
+    monkeypatch.setattr("avatar_viewer.training.motion_data.play_tracks", None)
+    again = prepare_motion(clips[:4], face, rig, BandBackbone(), None, **options)
+    for name, tensor in vars(first.tracks).items():
+        assert torch.equal(tensor, getattr(again.tracks, name)), name
+    assert again.train == first.train and torch.equal(again.basis.rows, first.basis.rows)
+    with pytest.raises(TypeError):
+        prepare_motion(clips[:3], face, rig, BandBackbone(), None, **options)
+
+
 def test_pooled_blocks_equal_a_hop_by_hop_resampling():
     blocks, pooling = torch.randn(3, 13, 4), frame_pooling(DEFAULT_STREAM, 25.0, 7)
     pooled = pool_blocks(blocks, pooling, DEFAULT_STREAM)
@@ -187,8 +201,6 @@ def test_a_stopped_run_goes_on_to_the_same_weights(stage, tmp_path):
     first.settings = replace(short, steps=6)
     for step in range(3):
         first.step(step)
-    from avatar_viewer.training.checkpoint import save_checkpoint
-
     save_checkpoint(tmp_path / "state.safetensors", first.denoiser, first.average, first.optimizer, 3)
     second = trainer()
     second.run(tmp_path / "state.safetensors", resume=True)
