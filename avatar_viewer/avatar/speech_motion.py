@@ -68,7 +68,8 @@ class SpeechMotion:
                 f"a hop of {self.stream.hop_ms} ms is {self.hop_frames} frames at {self.fps} fps; this avatar's denoiser makes "
                 f"at most {config.window_frames - config.lookahead_frames} frames a hop"
             )
-        self._pooling = frame_pooling(self.stream, self.fps, self._window_frames)
+        self._device = avatar.denoiser.scale.device
+        self._pooling = frame_pooling(self.stream, self.fps, self._window_frames).to(self._device)
         self._template = avatar.denoiser.describe_template(avatar.face.neutral)
         self._speech_stream = avatar.speech.stream(self.stream)
         self._code_stream = avatar.au_encoder.stream(self.stream, self.fps)
@@ -86,9 +87,9 @@ class SpeechMotion:
         self._is_finished = False
         self._frames_since_good = 0
         self._last_good = _Pose.rest(self.avatar.denoiser.config.basis_size)
-        self._noise_seed = torch.Generator().manual_seed(self.seed)
         shape = (1, self._window_frames, self.avatar.denoiser.config.basis_size)
-        self._noise = torch.randn(shape, generator=self._noise_seed)  # the same in every hop, so that hops agree
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(self.seed))
+        self._noise = noise.to(self._device)  # the same in every hop, so that hops agree
         self._reset_window()
 
     def _reset_window(self) -> None:
@@ -146,7 +147,8 @@ class SpeechMotion:
             self.edit_log.append((self._hop, edit))
         with torch.inference_mode():
             motion = self._move(samples, start, edit)
-        window = MotionWindow(start, self.fps, *(tensor.clone() for tensor in motion))  # outside: ordinary tensors
+        # Copied outside of inference mode, so that they are ordinary tensors; on the avatar's device.
+        window = MotionWindow(start, self.fps, *(tensor.to(self._device, copy=True) for tensor in motion))
         self._hop += 1
         return window
 
@@ -155,14 +157,15 @@ class SpeechMotion:
         seconds = start + np.arange(self._window_frames) / self.fps
         gaze = gaze_angles(self.seed, seconds[:frames]) if self.blinks else torch.zeros(frames, 2)
 
-        features = self._speech_stream.push(samples)
+        features = self._speech_stream.push(samples.to(self._device))
         codes, voice = self._code_stream.push(features)
         speech = self._resample(features)
         speech, codes = lip_gate(speech, codes, voice, denoiser.silence)
+        codes, voice = codes.cpu(), voice.cpu()  # edits live there
         if self.blinks:
             codes[:, _BLINK_COLUMN] = torch.maximum(codes[:, _BLINK_COLUMN], blink_codes(self.seed, seconds))
         applied = modulate(codes, voice, edit)
-        conditions = Conditions(applied[None], speech[None], self._template)
+        conditions = Conditions(applied[None].to(self._device), speech[None], self._template)
         noise_seed = torch.Generator().manual_seed(self.seed)
         latents = denoiser.generate(
             self._noise, self._history, conditions, rows=self.steps, guidance=self.guidance, generator=noise_seed
@@ -172,9 +175,9 @@ class SpeechMotion:
             return self._recover() + (gaze,)
 
         codes, applied, voice = codes[:frames], applied[:frames], voice[:frames]
-        self._history = self._history.advance(latents[None], applied[None], speech[None, :frames])
+        self._history = self._history.advance(latents[None], conditions.codes[:, :frames], speech[None, :frames])
         self._value_before = features[self.stream.hop_features - 1 :][:1]
-        self._last_good, self._frames_since_good = _Pose(latents[-1], codes[-1], applied[-1]), 0
+        self._last_good, self._frames_since_good = _Pose(latents[-1].cpu(), codes[-1], applied[-1]), 0
         return codes, applied, voice.clamp(0, 1), denoiser.decode_offsets(latents), gaze
 
     def _resample(self, features: Tensor) -> Tensor:  # [M + R, D] -> [F + A, D]
@@ -189,11 +192,11 @@ class SpeechMotion:
         count = self._frames_since_good + torch.arange(1, frames + 1)
         self._frames_since_good += frames
         left = 1 - _smoothstep((count - HOLD_FRAMES) / EASE_FRAMES)[:, None]
-        latents = left * self._last_good.latents
+        latents = (left * self._last_good.latents).to(self._device)
         codes, applied = left * self._last_good.codes, left * self._last_good.applied
         self._reset_window()
         silence = denoiser.silence.expand(1, frames, -1)
-        self._history = self._history.advance(latents[None], applied[None], silence)
+        self._history = self._history.advance(latents[None], applied[None].to(self._device), silence)
         return codes, applied, torch.zeros(frames), denoiser.decode_offsets(latents)
 
 
