@@ -37,7 +37,7 @@ from .datasets.motion_windows import WindowBatch, WindowSource, window_of
 from .latent_geometry import GeometryWeights, OffsetGrams, geometry_loss, offset_grams
 from .losses import uniform_laplacian
 from .motion_data import Clip, MotionData, prepare_motion
-from .motion_scores import hear_clip, measure_response, score_clips, score_response
+from .motion_scores import hear_clip, measure_response, score_clips, score_edits, score_response
 
 log = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = 60.0
@@ -293,6 +293,8 @@ def evaluate(
     if performed:
         heard = [hear_clip(clip, rig, backbone, encoder, context, window) for clip in performed]
         scores["true_codes"] = score_clips(denoiser, heard, face, rig)
+        if rig is not None:
+            scores["edits"] = score_edits(denoiser, heard[0], face, rig.shapes)
         if encoder is not None:
             scores["heard_codes"] = score_clips(denoiser, heard, face, rig, codes="heard")
             scores["heard_codes_50_rows"] = score_clips(denoiser, heard[:4], face, rig, codes="heard", rows=50)

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..action_units import AU_NAMES, MAX_INTENSITY, NUM_AUS
+from ..action_units import AU_NAMES, MAX_INTENSITY, NUM_AUS, SPEECH_AUS
 from ..avatar.face import FaceTemplate
 from ..avatar.speech_motion import lip_gate
 from ..config import StreamContext
 from ..metrics.lips import closure_rate, correlation, lip_gap_mm, loudness_baseline, rest_rate
-from ..metrics.motion import edit_slope, obtained_aus, seam_ratio, vertex_rmse_mm
+from ..metrics.motion import edit_slope, leakage, obtained_aus, seam_ratio, vertex_rmse_mm
 from ..networks.au_encoder import AUEncoder
 from ..networks.denoiser import RESPONSE_LEVELS, Conditions, Denoiser, frame_pooling
 from ..networks.speech import SpeechBackbone
@@ -121,6 +121,48 @@ def score_response(denoiser: Denoiser, shapes: Mapping[str, np.ndarray]) -> dict
     return {
         "au_slope_mean": float(np.mean(slopes)), "au_slope_worst": float(np.min(slopes)),
         "au_r2_mean": float(np.mean(fits)), "au_r2_worst": float(np.min(fits)),
+    }  # fmt: skip
+
+
+def score_edits(
+    denoiser: Denoiser,
+    heard: HeardClip,
+    face: FaceTemplate,
+    shapes: Mapping[str, np.ndarray],
+    levels: Sequence[float] = (0.0, 1.5, 3.0, 4.5),
+) -> dict[str, float]:
+    """Obedience while speaking: every AU that speech does not need, raised by `levels` under one and the same voice.
+
+    Slope and R^2 of the obtained change, the share of the movement outside the AU's region, and the lips' correlation
+    with the unedited take.
+    """
+    template = denoiser.describe_template(face.neutral.to(denoiser.scale.device))
+    edited = [name for name in AU_NAMES if name in shapes and name not in SPEECH_AUS]
+    codes = heard.true_codes.repeat(len(edited) * len(levels), 1, 1, 1)
+    for row, name in enumerate(edited):
+        for place, level in enumerate(levels):
+            codes[row * len(levels) + place, ..., AU_NAMES.index(name)] += level
+    speech = heard.speech.expand(len(codes), *heard.speech.shape)
+    latents = play(denoiser, speech, codes.clamp(max=MAX_INTENSITY), template)
+    frames = len(heard.clip.performance.values)
+    neutral, upper, lower = face.neutral.numpy(), face.lip_upper.numpy(), face.lip_lower.numpy()
+    slopes, fits, outside, lips = [], [], [], []
+    for row, name in enumerate(edited):
+        plain, *raised = denoiser.decode_offsets(latents[row * len(levels) : (row + 1) * len(levels), :frames]).cpu().numpy()
+        moved = [np.zeros_like(plain[0])] + [(track - plain)[5:].mean(axis=0) for track in raised]
+        requested = [
+            float((codes[row * len(levels) + place] - codes[row * len(levels)])[1:, :, AU_NAMES.index(name)].mean())
+            for place in range(len(levels))
+        ]
+        slope, fit = edit_slope(np.array(requested), obtained_aus(np.stack(moved), shapes)[:, AU_NAMES.index(name)])
+        slopes.append(slope), fits.append(fit)
+        if name in face.regions:
+            outside.append(leakage(moved[-1], face.regions[name].numpy()))
+        gaps = [lip_gap_mm(track + neutral, upper, lower) for track in (plain, raised[-1])]
+        lips.append(correlation(*gaps))
+    return {
+        "slope_mean": float(np.mean(slopes)), "slope_worst": float(np.min(slopes)), "r2_worst": float(np.min(fits)),
+        "leakage_mean": float(np.mean(outside)), "lip_r_mean": float(np.mean(lips)), "lip_r_worst": float(np.min(lips)),
     }  # fmt: skip
 
 
