@@ -11,7 +11,7 @@ from .head_skin import HAIRLINE_CURVE, inside_hairline, value_noise
 from .head_surface import head_distance, surface_normals
 from .head_template import FaceSheet, cast_on_head, lid_margin
 
-HAIR_DARK, HAIR_LIGHT = np.array([0.13, 0.068, 0.045]), np.array([0.46, 0.27, 0.16])
+HAIR_DARK, HAIR_LIGHT = np.array([0.15, 0.078, 0.050]), np.array([0.60, 0.36, 0.215])
 _CROWN = np.array([0.0, 28.0, -12.0])  # clumps are laid out by direction from here
 _KNOT = np.array([0.0, -2.0, -124.0])  # the bun's middle
 
@@ -28,7 +28,7 @@ def hair_parts() -> list[Part]:
     vertices, faces = contour(distance, (-96, -84, -124), (96, 138, 104), 4.0)
     vertices, faces, _ = keep_vertices(vertices, faces, (hair_depth(vertices) > -2.0) & (inside_hairline(vertices) < 400))
     colors = HAIR_DARK + (HAIR_LIGHT - HAIR_DARK) * (0.12 + 0.12 * value_noise(vertices * np.array([1, 1, 0.2]), 5.0, 4))[:, None]
-    return [Part("hair_cap", to_mesh(vertices, faces, colors), "head"), Part("hair", join(_clumps() + _bun() + _loose_locks()), "head")]
+    return [Part("hair_cap", to_mesh(vertices, faces, colors), "head"), Part("hair", join(_clumps() + _bun() + _loose_locks() + _baby_hair()), "head")]
 
 
 def _on_skull(directions: np.ndarray) -> np.ndarray:  # [..., 3] -> [..., 3] mm
@@ -82,6 +82,10 @@ def _clumps() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
                 control = np.array([side * out, 0.52 - 0.20 * front + 0.35 * share, 0.62 * front - 0.75 * share])
                 end = knot + np.array([side * 13 * (1.1 - share), 16 * share - 4, 0]) + random.uniform(-5, 5, 3)
                 plans.append((root + np.array([side * 0.5, 0, 0]), control, end, 11.0 - 1.5 * layer, 5.0 + 3.5 * front + 1.4 * layer, False))
+    for root, control, end, _, lift, from_skin in list(plans):  # thin strands that break the clumps' outlines
+        shift = 0.06 * np.linalg.norm(root)
+        astray = [value + random.uniform(-shift, shift, 3) for value in (root, control * 80.0, end)]
+        plans.append((astray[0] if not from_skin else root, astray[1], astray[2], 2.2, lift + 2.2, from_skin))
     meshes = []
     for root, control, end, width, lift, from_skin in plans:
         unit = [value / np.linalg.norm(value) for value in (root, control, end)]
@@ -144,9 +148,31 @@ def _loose_locks() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
             x = side * (base[0] + 5.0 * np.sin(steps * 2.6) + 2.2 * np.sin(steps * 6.0 + 0.5 * index) + 0.4 * spread * steps)
             z = base[2] - 2.0 + 2 * spread * (1 - 0.6 * steps) - 16 * steps + 5.0 * np.sin(steps * 5.2)
             path = np.stack([x, base[1] + 4 + 9 * steps * (1 - steps) - reach * steps**1.05, z], -1)
+            for _ in range(3):
+                path += surface_normals(path) * np.maximum(0.0, 2.4 + 0.5 * index - head_distance(path))[:, None]
             outwards = np.tile(np.array([side, 0.0, 0.35]), (len(steps), 1))
             breadth = 4.4 * np.minimum(1, 0.5 + 3 * steps) * (1.03 - steps**2.5)
             meshes.append(_clump(path, outwards, breadth, random.uniform(0.3, 1.0), random))
+    return meshes
+
+
+def _baby_hair() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Short fine hairs that soften the hairline."""
+    random = np.random.default_rng(14)
+    around = random.uniform(-112, 112, 260)
+    roots = np.stack([_hairline_root(angle, random.uniform(-3.5, 3.0)) for angle in around])
+    directions = roots / np.linalg.norm(roots, axis=1, keepdims=True)
+    steps = np.linspace(0, 1, 6)
+    lean = np.array([0.0, 0.55, -0.5]) + 0.25 * random.standard_normal((260, 3)) + 0.35 * np.stack([directions[:, 0], 0 * around, 0 * around], -1)
+    length = random.uniform(0.06, 0.14, 260)
+    paths = directions[:, None] + (length[:, None] * steps)[..., None] * lean[:, None]
+    paths = _on_skull(paths)
+    outwards = (paths - _CROWN) / np.linalg.norm(paths - _CROWN, axis=-1, keepdims=True)
+    paths = paths + outwards * (0.3 + 5.0 * steps**1.3)[None, :, None]
+    meshes = []
+    for path, outward, shade in zip(paths, outwards, random.uniform(0.1, 0.6, 260)):
+        points, faces = strand(path, np.cross(outward[0], path[-1] - path[0]), 0.34 * (1.05 - steps), 0.7)
+        meshes.append((points, faces, HAIR_DARK + shade * 0.5 * (HAIR_LIGHT - HAIR_DARK)))
     return meshes
 
 

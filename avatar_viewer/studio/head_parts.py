@@ -65,9 +65,9 @@ def skin_parts(sheet: FaceSheet, border_distance: np.ndarray) -> list[Part]:
     distance, nearest = cKDTree(sheet.vertices).query(vertices)
     under = border_distance[nearest]
     covered = distance < 9.0
-    keep = ~(covered & (under > 5.0))
+    keep = ~(covered & (under > 6.0))
     vertices, faces, used = keep_vertices(vertices, faces, keep & (vertices[:, 1] > -180))
-    tuck = np.where(covered[used], 0.5 * np.clip(under[used], 0, 1) + 0.9 * np.maximum(0, under[used] - 1.5), 0.0)
+    tuck = np.where(covered[used], 0.9 * np.maximum(0, under[used] - 1.0), 0.0)
     vertices = vertices - tuck[:, None] * surface_normals(vertices)
     is_neck = (vertices[:, 1] < -78)[faces].any(axis=1)
     parts = []
@@ -79,12 +79,14 @@ def skin_parts(sheet: FaceSheet, border_distance: np.ndarray) -> list[Part]:
     def joined(points: np.ndarray) -> np.ndarray:
         return smooth_min(head_distance(points), ear_distance(points), 4.0)
 
-    ear, ear_faces = contour(joined, (54, -50, -46), (98, 34, 22), 1.4)
+    ear, ear_faces = contour(joined, (54, -50, -46), (98, 34, 22), 1.2)
     influence = head_distance(ear) - joined(ear)
     ear, ear_faces, _ = keep_vertices(ear, ear_faces, (influence > 0.02) & (ear_distance(ear) < 6) & (ear[:, 0] > 60))
-    bowl = ellipsoid(to_ear(ear), (4.0, -3, -1), (6.0, 16, 10))
-    shade = 1 - 0.38 * np.clip((0.6 - bowl) / 4.0, 0, 1) * np.clip((74.5 - ear[:, 0]) / 3 + 0.5, 0.35, 1)
-    colors = skin_colors(ear) * shade[:, None]
+    local = to_ear(ear)
+    bowl = np.exp(-(((local[:, 1] + 6) / 9) ** 2 + ((local[:, 2] - 1) / 6.5) ** 2)) * np.clip((4.0 - local[:, 0]) / 2.5, 0, 1)
+    groove = np.clip((3.0 - local[:, 0]) / 3.0, 0, 1) * np.clip(1.15 - ((local[:, 1] - 2) / 27) ** 2 - ((local[:, 2] + 4) / 15) ** 2, 0, 1)
+    shade = 1 - ((0.10 * bowl + 0.13 * groove) * (local[:, 0] > -1.5))[:, None] * np.array([0.6, 1.0, 1.0])
+    colors = skin_colors(ear) * shade
     for name, sign in (("ear_right", 1.0), ("ear_left", -1.0)):
         flipped = ear_faces if sign > 0 else ear_faces[:, ::-1]
         parts.append(Part(name, to_mesh(ear * np.array([sign, 1, 1]), flipped, colors), "head"))
@@ -269,7 +271,10 @@ def _lining(front: float) -> list[Part]:
     for name, attachment, low, high in (("mouth_upper", "head", -0.35, 1.57), ("mouth_lower", "jaw", -1.57, 0.35)):
         latitude, longitude = np.meshgrid(np.linspace(low, high, 20), np.linspace(-np.pi, np.pi, 48, endpoint=False), indexing="ij")
         direction = np.stack([np.cos(latitude) * np.sin(longitude), np.sin(latitude), np.cos(latitude) * np.cos(longitude)], -1).reshape(-1, 3)
-        points = np.array([0, -70.0, front - 36.0]) + direction * np.array([29.0, 24.0, 33.0])
+        if attachment == "head":
+            points = np.array([0, -70.0, front - 36.0]) + direction * np.array([27.0, 22.0, 31.0])
+        else:  # shallow, so that it stays above the throat when the jaw drops
+            points = np.array([0, -70.0, front - 29.0]) + direction * np.array([26.0, 12.0, 24.0])
         faces = grid_faces(20, 48)
         points, faces, _ = keep_vertices(points, faces, points[:, 2] < front - 8.0)
         parts.append(Part(name, to_mesh(points, faces[:, ::-1], np.array([0.27, 0.085, 0.085])), attachment, pivot=metres(JAW_HINGE)))

@@ -200,8 +200,8 @@ def viseme_shapes(m: Muscles) -> dict[str, np.ndarray]:  # viseme -> [V, 3] mm a
         "aa": m.jaw(8.2) + m.part(1.8, 2.4),
         "E": m.jaw(4.2) + m.part(1.8, 2.6) + m.corners(3.4, 0.8, -1.6),
         "ih": m.jaw(2.6) + m.part(1.6, 2.6) + m.corners(2.8, 0.8, -1.4),
-        "oh": m.jaw(5.8) + m.part(0.8, 1.4) + m.protrude(4.0, 5.6),
-        "ou": m.jaw(2.0) + m.part(0.9, 1.5) + m.protrude(6.2, 8.2),
+        "oh": m.jaw(5.6) + m.part(0.3, 0.8) + m.protrude(4.4, 7.0),
+        "ou": m.jaw(1.6) + m.part(0.5, 0.9) + m.protrude(7.0, 10.5),
     }
     return {name: _settle(m, offsets) for name, offsets in shapes.items()}
 
@@ -224,7 +224,7 @@ VISEME_AUS: dict[str, dict[str, float]] = {
 }
 
 TONGUE_POSES: dict[str, tuple[float, float, float]] = {  # pitch rad (tip up), forward m, up m
-    "TH": (0.05, 0.010, 0.005),
+    "TH": (0.06, 0.013, 0.007),
     "DD": (0.32, 0.003, 0.006),
     "nn": (0.34, 0.003, 0.006),
     "SS": (0.16, 0.002, 0.004),
@@ -249,7 +249,7 @@ def _settle(m: Muscles, offsets: np.ndarray) -> np.ndarray:
 def wrinkle_maps(m: Muscles) -> dict[str, np.ndarray]:  # AU -> [V] 0..1
     line = m.along
     forehead = [[(0, y), (22, y + 2), (44, y + 1), (60, y - 4)] for y in (42, 51, 60)]
-    across = sum(line(curve, 1.5) for curve in forehead)
+    across = 0.75 * sum(line(curve, 1.4) for curve in forehead)
     inner, outer = smoothstep(40, 22, m.a), smoothstep(20, 36, m.a)
     fold = 0.6 * line([(17, -36), (24, -45), (31, -55), (35.5, -67)], 1.5)
     crow = sum(line([(54.5, y0), (63, y1)], 1.3) for y0, y1 in ((3, 9), (0, 0), (-3, -8)))

@@ -50,7 +50,7 @@ def skin_colors(points: np.ndarray, normals: np.ndarray | None = None) -> np.nda
     def spot(x0: float, y0: float, rx: float, ry: float) -> np.ndarray:
         return front * np.exp(-(((x - x0) / rx) ** 2 + ((y - y0) / ry) ** 2))
 
-    rosy = 1.0 * spot(40, -28, 17, 14) + 0.75 * spot(0, -36, 11, 12) + 0.3 * spot(0, -98, 16, 9) + 0.25 * spot(13, -41, 6, 6)
+    rosy = 1.0 * spot(40, -28, 17, 14) + 0.75 * spot(0, -33, 11, 12) + 0.3 * spot(0, -98, 16, 9) + 0.25 * spot(13, -41, 6, 6)
     ear = np.exp(-((np.maximum(0, 72 - x) / 5) ** 2)) * np.exp(-(((y + 6) / 30) ** 2)) * (z < 15)
     color = np.tile(BASE, (len(points), 1))
     color += (rosy + 0.6 * ear)[:, None] * np.array([0.005, -0.085, -0.075])
@@ -80,6 +80,8 @@ def face_colors(sheet: FaceSheet) -> np.ndarray:  # -> [V, 3] sRGB
     color *= 1 - (0.22 * crease)[:, None] * np.array([0.8, 1.0, 1.0])
     freckle = np.clip(value_noise(points, 2.6, 5) - 0.42, 0, 1) * np.exp(-(((a - 22) / 24) ** 2 + ((v + 22) / 13) ** 2))
     color -= freckle[:, None] * np.array([0.10, 0.13, 0.12])
+    mole = np.exp(-(((sheet.uv[:, 0] + 24.5) / 0.9) ** 2 + ((v + 56.5) / 0.9) ** 2))[:, None]  # on the -x side, by the mouth
+    color += 0.8 * mole * (np.array([0.33, 0.19, 0.15]) - color)
     t = np.abs(sheet.lip)
     red = np.clip((1.12 - t) / 0.22, 0, 1) * np.clip((27.5 - a) / 3.0, 0, 1)
     shade = LIP * (1.0 + 0.05 * value_noise(points * np.array([1.0, 0.25, 0.25]), 1.3, 8)[:, None]) * np.where(sheet.is_upper_lip, 0.93, 1.03)[:, None]
@@ -93,6 +95,6 @@ def face_colors(sheet: FaceSheet) -> np.ndarray:  # -> [V, 3] sRGB
     upper = sheet.lid > 0.0
     color *= 1 - (np.where(upper, 0.55, 0.22) * margin)[:, None]
     color = np.where((sheet.lid_rim > 0)[:, None], np.array([0.70, 0.42, 0.38]), color)
-    nostril = np.exp(-(((a - 5.9) / 3.0) ** 2 + ((v + 47.5) / 2.2) ** 2))
+    nostril = np.exp(-(((a - 5.6) / 3.0) ** 2 + ((v + 45.0) / 2.2) ** 2))
     color *= 1 - 0.75 * nostril[:, None]
     return np.clip(color, 0.01, 1)

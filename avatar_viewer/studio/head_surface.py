@@ -68,7 +68,7 @@ def head_distance(points: np.ndarray) -> np.ndarray:  # [P, 3] mm -> [P]
     d = smooth_max(d, -ellipsoid(p, (15, 2, 84), (6, 10, 9)), 8)  # inner corner
     d = smooth_min(d, np.linalg.norm(p - EYE_CENTRE, axis=-1) - LID_RADIUS, 4.0)  # lids
     d = smooth_min(d, _nose_distance(p), 7.0)
-    d = smooth_max(d, -ellipsoid(p, (5.4, -45.0, 92.5), (2.7, 6.2, 4.6), (-18, 0, 14)), 2.0)  # nostrils
+    d = smooth_max(d, -ellipsoid(p, (5.5, -43.2, 89.2), (2.7, 6.2, 4.6), (-20, 0, 14)), 2.0)  # nostrils
     neck = capsule(p, (0, -40, -28), (0, -195, -38), 41, 43)
     neck = smooth_min(neck, capsule(p, (44, -62, -26), (11, -186, 4), 6, 6.5), 9)  # sternomastoid
     neck = smooth_min(neck, capsule(p, (14, -140, -60), (90, -216, -52), 16, 20), 16)  # trapezius
@@ -76,22 +76,23 @@ def head_distance(points: np.ndarray) -> np.ndarray:  # [P, 3] mm -> [P]
 
 
 def _nose_distance(p: np.ndarray) -> np.ndarray:
-    bridge = capsule(p, (0, 12, 74.5), (0, -28, 94.5), 5.4, 6.4)
-    d = smooth_min(bridge, ellipsoid(p, (0, -33.5, 96.5), (8.8, 7.4, 9.0)), 6)  # tip
-    d = smooth_min(d, ellipsoid(p, (10.6, -38.5, 87.0), (5.6, 6.2, 8.6), (0, 20, 0)), 4.5)  # wing
-    d = smooth_min(d, capsule(p, (0, -38.5, 97), (0, -45, 84), 3.4, 3.8), 3.5)  # columella
+    bridge = capsule(p, (0, 12, 74.5), (0, -24, 89.0), 5.4, 6.0)
+    d = smooth_min(bridge, ellipsoid(p, (0, -31.0, 92.2), (8.6, 7.4, 8.4)), 6)  # tip
+    d = smooth_min(d, ellipsoid(p, (10.8, -37.0, 84.6), (5.6, 6.4, 8.2), (0, 20, 0)), 4.5)  # wing
+    d = smooth_min(d, capsule(p, (0, -36.5, 93), (0, -44, 82.5), 3.4, 3.8), 3.5)  # columella
     return d
 
 
 def ear_distance(points: np.ndarray) -> np.ndarray:  # [P, 3] mm, x > 0 side -> [P]
     """Signed distance to the +x ear: rim, inner fold, bowl, lobe, tragus."""
     local = to_ear(points)
-    d = ellipsoid(local, (1.0, 1, -4), (3.2, 28, 16))  # the plate
-    d = smooth_max(d, -ellipsoid(local, (5.6, -4, 0), (5.0, 11, 8.5)), 2)  # bowl
-    d = smooth_min(d, _arc(local, centre=(3.6, 5, -4), radii=(24.5, 15.5), start=-0.15, end=4.1, thickness=2.7), 2)  # helix
-    d = smooth_min(d, _arc(local, centre=(3.4, -3, -3), radii=(17.5, 10.0), start=1.5, end=4.5, thickness=2.5), 2.5)  # antihelix
-    d = smooth_min(d, ellipsoid(local, (2.0, -25.5, 3), (3.6, 8.5, 6.5)), 4)  # lobe
-    d = smooth_min(d, ellipsoid(local, (3.4, -6, 10.5), (2.8, 5, 3.2)), 3)  # tragus
+    d = ellipsoid(local, (0.6, 1, -4), (3.0, 29, 16.5))  # the plate
+    d = smooth_max(d, -ellipsoid(local, (4.4, -6, 1), (5.0, 9.5, 7.0)), 2.5)  # bowl
+    d = smooth_min(d, _arc(local, centre=(4.2, 5, -4), radii=(25, 16), start=-0.45, end=4.0, thickness=2.5), 2)  # helix
+    d = smooth_min(d, _arc(local, centre=(3.0, -4, -2), radii=(17.0, 10.5), start=1.2, end=4.9, thickness=2.2), 2.5)  # antihelix
+    d = smooth_min(d, capsule(local, (2.2, 10, 1), (2.8, 2, 12), 1.6, 1.8), 2.5)  # the helix's root
+    d = smooth_min(d, ellipsoid(local, (1.8, -25.0, 2.5), (3.6, 8.0, 6.5)), 4)  # lobe
+    d = smooth_min(d, ellipsoid(local, (3.2, -6, 10.0), (3.0, 4.6, 3.2)), 3)  # tragus
     return d
 
 

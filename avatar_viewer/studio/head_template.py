@@ -13,15 +13,16 @@ from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import map_coordinates
 from scipy.spatial import Delaunay, cKDTree
 
-from .head_surface import EYE_CENTRE, EYE_RADIUS, head_distance
+from .head_surface import EYE_CENTRE, EYE_RADIUS, head_distance, surface_normals
 
 UNROLL_RADIUS = 80.0  # mm: u = UNROLL_RADIUS * angle about the vertical axis
 MOUTH_HALF_WIDTH = 25.0
 INNER_CANTHUS, OUTER_CANTHUS = np.array([19.8, -2.6]), np.array([50.4, 1.4])
+_BORDER_DIVE = 0.8  # mm: the sheet's edge dips under the skin around it, so that no slit shows
 _MOUTH_SLOT = 1.3  # the domain's mouth is a slot this wide to each side; the neutral mouth is shut
 _PROFILE = np.array(  # v, height y, radius about the axis, elevation of the ray in degrees
     [
-        (95, 92, 50, 55), (80, 79, 62, 45), (50, 52, 80, 22), (20, 20, 85, 4), (0, 0, 80, 0), (-25, -25, 92, -12),
+        (95, 92, 50, 55), (80, 79, 62, 45), (50, 52, 80, 22), (20, 20, 85, 4), (0, 0, 80, 0), (-25, -25, 90, -12),
         (-45, -45, 90, -20), (-66, -66, 88, -6), (-85, -85, 82, -12), (-105, -105, 78, -38), (-120, -115, 64, -72),
         (-135, -113, 48, -95), (-160, -106, 26, -115),
     ]
@@ -107,6 +108,7 @@ def build_face_sheet(scale: float = 1.0) -> FaceSheet:
         points, faces, sheet = _turn_in(points, faces, sheet, loop, "lid_rim", _lid_rim_rows(points, loop))
     sheet["mirror"] = _pair_by_position(points)
     border = np.concatenate([mirror[chains["border"][::-1]][:-1], chains["border"][:-1]])
+    points[border] -= _BORDER_DIVE * surface_normals(points[border])
     return FaceSheet(
         vertices=points, faces=faces, lid=_lid_coordinate(sheet["uv"]), lip_upper=upper[1:-1], lip_lower=lower[1:-1],
         lid_upper=lid_upper, lid_lower=lid_lower, border=border, **sheet,
@@ -120,14 +122,14 @@ def edge_length(uv: np.ndarray) -> np.ndarray:  # [P, 2] -> [P] mm
     """How long edges should be at a place of the (+u) half domain: short where detail and motion are."""
     u, v = np.abs(uv[:, 0]), uv[:, 1]
     size = np.full(len(uv), 4.2)
-    size = np.minimum(size, 3.3 + 0.05 * np.maximum(0, np.hypot(u, v - 40) - 62))  # forehead and centre
+    size = np.minimum(size, 3.1 + 0.05 * np.maximum(0, np.hypot(u, v - 40) - 62))  # forehead and centre
     eye = _distance_to_curve(uv, np.concatenate([lid_margin(np.linspace(0, 1, 40), True), lid_margin(np.linspace(1, 0, 40), False)]))
     size = np.minimum(size, 0.95 + 0.11 * eye)
     mouth = np.hypot(np.maximum(0, u - MOUTH_HALF_WIDTH), np.maximum(0, np.abs(v - mouth_line(u)) - 8.0))
-    size = np.minimum(size, 1.15 + 0.11 * mouth)
-    size = np.minimum(size, 1.35 + 0.10 * np.maximum(0, np.hypot(u / 1.25, v + 42) - 13))  # nose
+    size = np.minimum(size, 1.05 + 0.11 * mouth)
+    size = np.minimum(size, 1.25 + 0.10 * np.maximum(0, np.hypot(u / 1.25, v + 40) - 13))  # nose
     brow = _distance_to_curve(uv, np.array([(7, 19), (20, 25), (36, 28), (52, 23)], float))
-    size = np.minimum(size, 1.9 + 0.14 * np.maximum(0, brow - 3))
+    size = np.minimum(size, 1.6 + 0.14 * np.maximum(0, brow - 3))
     fold = _distance_to_curve(uv, np.array([(17, -36), (26, -50), (33, -64), (33, -78)], float))
     return np.minimum(size, 2.1 + 0.12 * fold)
 
@@ -176,9 +178,20 @@ def _mesh_half(scale: float) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarr
         np.concatenate([fixed_points[names["lip_upper"]], fixed_points[names["lip_lower"]][-2::-1]]),
     ]
     outline = np.concatenate([border, [[0.0, border[-1, 1]]]])
+    loops = len(np.concatenate(fixed))
     points = _relax(fixed_points, size, outline, holes)
+    points = np.concatenate([points[:loops], _drop_encroaching(points[loops:], holes)])
     triangles = _triangulate(points, outline, holes)
     return points, triangles, names
+
+
+def _drop_encroaching(points: np.ndarray, holes: list[np.ndarray]) -> np.ndarray:
+    """Without the points in the circle over a margin's edge, Delaunay keeps that edge."""
+    keep = np.ones(len(points), bool)
+    for hole in holes:
+        for a, b in zip(hole[:-1], hole[1:]):
+            keep &= np.linalg.norm(points - 0.5 * (a + b), axis=1) > 0.505 * np.linalg.norm(b - a)
+    return points[keep]
 
 
 def _tabulated(function, factor: float, spacing: float = 0.5):
@@ -359,7 +372,7 @@ def _shape_lips(points: np.ndarray, uv: np.ndarray, lip: np.ndarray, is_upper: n
     a, t = np.abs(uv[:, 0]), np.abs(lip)
     full = np.sqrt(np.clip(1 - (a / (MOUTH_HALF_WIDTH + 1.0)) ** 2, 0, 1))
     near = (a < MOUTH_HALF_WIDTH + 6) & (t < 4)
-    roll = np.where(is_upper, 3.6, 4.2) * full
+    roll = 3.9 * full
     bulge = np.where(is_upper, 2.1, 3.0) * full ** 1.3
     tubercle = np.where(is_upper, 0.8 * np.exp(-((a / 4.0) ** 2)), -0.5 * np.exp(-((a / 3.0) ** 2)))
     rise = np.clip(t / 0.42, 0, 1)
@@ -428,6 +441,7 @@ def _turn_in(points, faces, sheet: dict, loop: np.ndarray, rim: str, rows: list[
         after_ring, after_fresh = np.roll(ring, -1), np.roll(fresh, -1)
         strip = np.concatenate([np.stack([ring, after_ring, fresh], -1), np.stack([after_ring, after_fresh, fresh], -1)])
         first_edge = (faces == ring[0]).any(1) & (faces == ring[1]).any(1)
+        assert first_edge.sum() == 1, "a margin's edge borders one face"
         corners = faces[first_edge][0].tolist()
         if corners[(corners.index(ring[0]) + 1) % 3] == ring[1]:  # neighbours run along a shared edge in opposite directions
             strip = strip[:, ::-1]
