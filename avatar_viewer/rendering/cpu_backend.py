@@ -7,6 +7,7 @@ It follows `reference.py` to rounding. The stages are project (`cpu_project.py`)
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Iterator
 
 import numba
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ..types import Camera, GaussianFrame, Render
 from .cpu_binning import count_pairs, fill_pairs, group_pairs, sort_by_depth, start_lists
-from .cpu_blend import MASKS, SCRATCH, add_pairs, blend, blend_backward
+from .cpu_blend import MASKS, SCRATCH, add_pairs, blend, blend_backward, count_lanes
 from .cpu_project import RECORD, TILE, project, project_backward
 from .simd import LANES
 
@@ -44,6 +45,7 @@ class CpuRasterizer:
     def __init__(self, threads: int | None = None):  # None: all that numba has
         self.threads = threads or numba.config.NUMBA_NUM_THREADS
         self._buffers: dict[str, np.ndarray] = {}
+        self.phase_seconds: dict[str, float] = {}  # of the last picture
         self._ticket = 0  # counts the scenes prepared, so that a backward knows whether its own is still here
         self._is_listed_whole = False
 
@@ -79,11 +81,14 @@ class CpuRasterizer:
         self._rects = self._buffer("rects", np.int16, rows, 4)
         depths = self._buffer("depths", np.float32, rows)
         malformed = self._buffer("malformed", np.int64, threads)
+        started = time.perf_counter()
         project(*inputs, self._view, self._intrinsics, self._width, self._height, threads, self._records, self._rects, depths, malformed)
+        started = self._note("project", started)
         self._order = self._buffer("order", np.int32, rows)
         spare = (self._buffer("spare_keys", np.uint32, rows), self._buffer("spare_order", np.int32, rows))
         keys = self._buffer("keys", np.uint32, rows)
         self._visible = sort_by_depth(self._count, self._rects, depths, keys, self._order, *spare)
+        self._note("sort", started)
         return int(malformed[:threads].sum())
 
     def _bands(self, most_pairs: int) -> Iterator[tuple[int, int]]:
@@ -118,13 +123,30 @@ class CpuRasterizer:
         alpha: np.ndarray,  # [H, W] written
     ) -> tuple[int, int]:
         """The number of malformed Gaussians, and a ticket for `draw_backward`."""
+        self.phase_seconds = dict.fromkeys(("project", "sort", "list", "blend"), 0.0)
         malformed = self._prepare(inputs, camera)
+        started = time.perf_counter()
         for first, last in self._bands(MOST_PAIRS):
+            started = self._note("list", started)
             blend(
                 self._records, self._starts, self._pairs, first, last, self._tiles_x, background, self._threads,
                 *self._blend_scratch(), color, alpha,
             )  # fmt: skip
+            started = self._note("blend", started)
         return malformed, self._ticket
+
+    def _note(self, phase: str, started: float) -> float:
+        now = time.perf_counter()
+        self.phase_seconds[phase] = self.phase_seconds.get(phase, 0.0) + now - started
+        return now
+
+    def measure_work(self) -> dict[str, int]:
+        """What the last picture took: pairs listed, lanes evaluated, and those of them that changed a pixel. Slow."""
+        found = np.zeros(3, np.int64)
+        for first, last in self._bands(MOST_PAIRS):
+            _, scratch, masks = self._blend_scratch()
+            count_lanes(self._records, self._starts, self._pairs, first, last, self._tiles_x, self._width, self._height, scratch, masks, found)
+        return dict(zip(("pairs", "lanes", "useful_lanes"), found.tolist()))
 
     def draw_backward(
         self,

@@ -20,6 +20,7 @@ from .cpu_project import BLUE, GREEN, L11, L12, L22, LEVEL, LEVEL_MIN, RECORD, R
 from .reference import ALPHA_MAX, TRANSMITTANCE_MIN
 from .simd import (
     LANES,
+    count_bits,
     exp2,
     fetch_add,
     first_lanes,
@@ -182,6 +183,37 @@ def blend(records, starts, pairs, first_tile, last_tile, tiles_x, background, th
                 scratch, thread * SCRATCH, masks, thread * MASKS, background, color, alpha,
             )  # fmt: skip
             tile = fetch_add(counter, 1)
+
+
+@numba.njit(cache=True)
+def count_lanes(records, starts, pairs, first_tile, last_tile, tiles_x, width, height, scratch, masks, found):
+    """Replay the blending for its statistics: adds to `found` the pairs listed, the lanes evaluated and the lanes that were drawn."""
+    state = BATCH * RECORD
+    for tile in range(first_tile, last_tile):
+        left, top = tile % tiles_x * TILE, tile // tiles_x * TILE
+        live = _start_blocks(left, top, width, height, masks, 0)
+        for block in range(BLOCKS):
+            store(scratch, state + block * STATE, splat(ONE))
+        found[0] += starts[tile + 1] - starts[tile]
+        for first in range(starts[tile], starts[tile + 1], BATCH):
+            count = min(starts[tile + 1] - first, BATCH)
+            _load_batch(records, pairs, first, count, np.float32(left), np.float32(top), live, scratch, 0, masks, 0)
+            for k in range(count):
+                for block in range(BLOCKS):
+                    if not np.int64(peek(masks, k)) & live & (1 << block):
+                        continue
+                    place = state + block * STATE
+                    rest, alive = load(scratch, place), from_bits(np.int64(peek(masks, BATCH + block)))
+                    u, v = lane_columns() + np.float32(block % BLOCK * BLOCK), lane_rows() + np.float32(block // BLOCK * BLOCK)
+                    _, _, power, hit = _opacity(scratch, RECORD * k, u, v)
+                    after = rest - select(hit, smaller(power, np.float32(ALPHA_MAX)), 0.0) * rest
+                    alive = alive & (after > np.float32(TRANSMITTANCE_MIN))
+                    found[1] += LANES
+                    found[2] += count_bits(to_bits(alive & hit))
+                    store(scratch, place, select(alive, after, rest))
+                    poke(masks, BATCH + block, np.uint16(to_bits(alive)))
+                    if to_bits(alive) == 0:
+                        live &= ~(1 << block)
 
 
 @numba.njit
