@@ -53,6 +53,7 @@ class EncoderSettings:
     low_delay_share: float = 0.3
     voice_weight: float = 0.2
     lookahead_weight: float = 0.3  # of the frames beyond the hop, which the next hop says again
+    measured_batches: int = 6  # of 4 segments of 8 s, of each kind, at the end
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,9 @@ def train_au_encoder(
             report((step + 1) / settings.steps)
     save_checkpoint(state, encoder, average, optimizer, settings.steps)
     average.copy_to(encoder)
-    scores = measure_au_encoder(backbone, encoder.eval(), held_out, fps=fps, device=device)
-    log.info("AU encoder %s", json.dumps(scores))
+    scores = measure_au_encoder(backbone, encoder.eval(), held_out, fps=fps, device=device, batches=settings.measured_batches)
+    for kind, found in scores.items():
+        log.info("AU encoder, %s: %s", kind, json.dumps({name: value for name, value in found.items() if name != "by_au"}))
     return encoder, scores
 
 
@@ -230,14 +232,14 @@ def encoder_loss(codes: Tensor, voice: Tensor, batch: CodedBatch, settings: Enco
 
 @torch.no_grad()
 def measure_au_encoder(
-    backbone: SpeechBackbone, encoder: AUEncoder, speech: PerformedSpeech, *, fps: float, device: str = "cpu"
+    backbone: SpeechBackbone, encoder: AUEncoder, speech: PerformedSpeech, *, fps: float, device: str = "cpu", batches: int = 6
 ) -> dict:
     """F1, MAE and ICC of each AU on held-out voices, clean and disturbed, beside what loudness alone reaches."""
     scores: dict[str, object] = {}
     for kind, context, augmented in (("clean", DEFAULT_STREAM, False), ("noisy", DEFAULT_STREAM, True), ("low_delay", LOW_DELAY_STREAM, False)):
         rng = np.random.default_rng(11)
         found, truth, activity, spoken, sound = [], [], [], [], []
-        for _ in range(6):
+        for _ in range(batches):
             batch = draw_batch([speech], rng, 4, 8.0, context, fps, device, augmented=augmented)
             codes, voice = encoder.forward_blocks(backbone.forward_blocks(batch.samples, context), context, fps)
             own = slice(0, batch.hop_frames)

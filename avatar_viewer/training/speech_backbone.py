@@ -26,6 +26,7 @@ from .datasets.speech_augment import MEL_BANDS, Segment, draw_segment
 from .datasets.speech_corpus import ARTICULATIONS, PHONES, SpeechCorpus, articulation_table
 
 log = logging.getLogger(__name__)
+SAVE_SECONDS, EXPORT_SECONDS = 60.0, 180.0  # of training between two checkpoints, and between two looks at the held-out voices
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class BackboneSettings:
     decay: float = 0.35  # the last part of the run, over which the rate falls to nothing
     low_delay_share: float = 0.3  # of the batches
     layers: int = 6
+    measured_segments: int = 32  # of 4 s, of each kind, at every look at the held-out voices
 
 
 class SpeechHeads(nn.Module):
@@ -101,7 +103,7 @@ def train_backbone(
     low_precision = is_low_precision_faster(device)
     log.info("backbone: %.2f M parameters, from step %d, bfloat16 %s", _millions(learner.backbone), first, low_precision)
     saved = exported = time.monotonic()
-    running = 0.0
+    running, scores = 0.0, None
     for step in range(first, settings.steps):
         rng = np.random.default_rng((seed, step))
         context = LOW_DELAY_STREAM if rng.random() < settings.low_delay_share else DEFAULT_STREAM
@@ -120,18 +122,18 @@ def train_backbone(
         average.update(learner, step)
         running += 0.02 * (loss.item() - running) if running else loss.item()
         now = time.monotonic()
-        if now - saved > 60:
+        if now - saved > SAVE_SECONDS:
             saved = now
             save_checkpoint(state, learner, average, optimizer, step + 1)
-        if now - exported > 150 or step + 1 == settings.steps:
+        if now - exported > EXPORT_SECONDS or step + 1 == settings.steps:
             exported = now
-            scores = _export(learner, average, held_out, out, step + 1)
+            scores = _export(learner, average, held_out, out, settings, step + 1)
             log.info("step %d/%d loss %.3f %s", step + 1, settings.steps, running, json.dumps(scores))
         elif step % 50 == 0:
             log.info("step %d/%d loss %.3f", step + 1, settings.steps, running)
         progress((step + 1) / settings.steps)
     save_checkpoint(state, learner, average, optimizer, settings.steps)
-    return _export(learner, average, held_out, out, settings.steps)
+    return scores or _export(learner, average, held_out, out, settings, settings.steps)
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int, decay: float) -> float:
@@ -199,11 +201,13 @@ def measure_backbone(backbone: SpeechBackbone, heads: SpeechHeads, corpus: Speec
     return scores
 
 
-def _export(learner: _Learner, average: RunningAverage, held_out: SpeechCorpus, out: Path, step: int) -> dict:
+def _export(
+    learner: _Learner, average: RunningAverage, held_out: SpeechCorpus, out: Path, settings: BackboneSettings, step: int
+) -> dict:
     """Writes the averaged weights as a HuBERT folder and scores them."""
     averaged = copy.deepcopy(learner).eval()
     average.copy_to(averaged)
-    scores = {"step": step, **measure_backbone(averaged.backbone, averaged.heads, held_out)}
+    scores = {"step": step, **measure_backbone(averaged.backbone, averaged.heads, held_out, segments=settings.measured_segments)}
     save_speech_backbone(averaged.backbone, out / "speech_backbone")
     save_file({k: v.contiguous() for k, v in averaged.heads.state_dict().items()}, out / "speech_heads.safetensors")
     (out / "backbone_scores.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
