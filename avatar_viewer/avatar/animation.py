@@ -7,21 +7,24 @@ the skin and by RotNet, and their opacity follows OPCNet; the rest is carried (`
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..geometry import quat_multiply
-from ..networks.appearance import AppearanceChange, AppearanceDecoder
+from ..networks.appearance import AppearanceChange
 from ..types import AUEdit, GaussianFrame, GaussianRig, MotionFrame
 from .modulation import modulate
-from .skinning import SkinTables, build_skin, carry_rest, turn_skin
+from .skinning import SkinTables, build_skin, place_gaussians, turn_skin
 
 if TYPE_CHECKING:
     from .bundle import Avatar
 
 UNSEEN_CODE_CHANGE = 1e-3  # of an intensity 0..5: two thousandths of a millimetre on the face
+# Within a motion frame the voice's own codes drift by interpolation; only an edit moves them further at once.
+KEPT_CODE_CHANGE = 0.05
 
 
 def pose_gaussians(avatar: Avatar, motion: MotionFrame, edit: AUEdit) -> GaussianFrame:
@@ -38,26 +41,39 @@ def compose_frame(
     transforms: Tensor | None = None,  # [G, 4, 4] of the rigid groups, where a capture knows them
 ) -> GaussianFrame:
     """The Gaussians of a face so moved; differentiable in offsets and appearance."""
+    return _place(rig, tables, offsets, gaze, look(rig, tables, offsets, change), transforms)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What changes at the pace of motion, not of the display: how the face is turned, and every opacity."""
+
+    face_quats: Tensor  # [V, 4] wxyz
+    opacities: Tensor  # [N] 0..1
+
+
+def look(rig: GaussianRig, tables: SkinTables, offsets: Tensor, change: AppearanceChange | None) -> Look:
+    """The face turned with its skin and by `change`, and the opacities."""
     count = rig.num_face
     quats = quat_multiply(turn_skin(tables, offsets), rig.quats[:count])
     logits = rig.opacity_logits
     if change is not None:
         quats = quat_multiply(change.quats, quats)
         logits = torch.cat((logits[:count] + change.opacity_logits, logits[count:]))
-    means_rest, quats_rest = carry_rest(tables, rig, offsets, gaze, transforms)
-    return GaussianFrame(
-        means=torch.cat((tables.neutral + offsets, means_rest)),
-        quats=torch.cat((quats, quats_rest)),
-        scales=tables.scales,
-        opacities=torch.sigmoid(logits),
-        colors=rig.colors,
-    )
+    return Look(quats, torch.sigmoid(logits))
+
+
+def _place(
+    rig: GaussianRig, tables: SkinTables, offsets: Tensor, gaze: Tensor, shown: Look, transforms: Tensor | None = None
+) -> GaussianFrame:
+    means, quats = place_gaussians(tables, rig, offsets, gaze, shown.face_quats, transforms)
+    return GaussianFrame(means=means, quats=quats, scales=tables.scales, opacities=shown.opacities, colors=rig.colors)
 
 
 class Animator:
-    """One avatar in motion: holds what does not change, and the appearance of the last motion frame.
+    """One avatar in motion: holds what does not change, and the look of the last motion frame.
 
-    Appearance is worked out anew when a new motion frame begins or the edited codes change visibly; between, the display
+    The look is worked out anew when a new motion frame begins or the edited codes change visibly; between, the display
     moves the Gaussians and keeps it. So frames shown one a motion frame (export) are exactly those of `pose_gaussians`.
     """
 
@@ -70,7 +86,7 @@ class Animator:
         self.reset()
 
     def reset(self) -> None:
-        self._shown: tuple[int, Tensor, AppearanceChange] | None = None  # motion frame, codes, appearance
+        self._shown: tuple[int, Tensor, Look] | None = None  # motion frame, codes, look
 
     @torch.inference_mode()
     def pose(self, motion: MotionFrame, edit: AUEdit) -> GaussianFrame:
@@ -80,20 +96,19 @@ class Animator:
         offsets = motion.offsets
         if (codes - motion.au_applied).abs().max() > UNSEEN_CODE_CHANGE:
             offsets = offsets + (avatar.denoiser.response(codes) - avatar.denoiser.response(motion.au_applied))
-        change = self._appearance(motion.seconds, codes, offsets)
-        return compose_frame(avatar.rig, self._tables, offsets, motion.gaze, change)
+        shown = self._look(motion.seconds, codes, offsets)
+        return _place(avatar.rig, self._tables, offsets, motion.gaze, shown)
 
-    def _appearance(self, seconds: float, codes: Tensor, offsets: Tensor) -> AppearanceChange:
+    def _look(self, seconds: float, codes: Tensor, offsets: Tensor) -> Look:
         index = int(seconds * self.avatar.fps + 1e-6)
         if self._shown is not None:
-            shown_index, shown_codes, change = self._shown
-            # Within a motion frame the voice's own codes drift by interpolation; only an edit moves them further at once.
-            if index == shown_index and (codes - shown_codes).abs().max() < 0.05:
-                return change
-        decoder: AppearanceDecoder = self.avatar.appearance
-        change = decoder(self._face_quats, codes, self._tables.neutral, offsets, self._rest)
-        self._shown = (index, codes, change)
-        return change
+            shown_index, shown_codes, shown = self._shown
+            if index == shown_index and (codes - shown_codes).abs().max() < KEPT_CODE_CHANGE:
+                return shown
+        change = self.avatar.appearance(self._face_quats, codes, self._tables.neutral, offsets, self._rest)
+        shown = look(self.avatar.rig, self._tables, offsets, change)
+        self._shown = (index, codes, shown)
+        return shown
 
 
 def edited_codes(motion: MotionFrame, edit: AUEdit) -> Tensor:  # -> [17] 0..7

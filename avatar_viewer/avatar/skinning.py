@@ -40,37 +40,32 @@ class SkinTables:
 
     neutral: Tensor  # [V, 3] metres
     gradient: SparseRows  # [2V rows]: the skin's gradient along two tangents of each vertex; first all u, then all v
-    gradient_rest: Tensor  # [2, V, 3] of the neutral face
-    frames_rest: tuple[Tensor, Tensor, Tensor]  # three [V, 3]: tangent, bitangent, normal
-    means: Tensor  # [N - Q, 3] metres, what is not the face
-    quats: Tensor  # [N - Q, 4] wxyz
-    riding_rows: Tensor  # [R] int64 into those rows: carried by face vertices
+    gradient_rest: Tensor  # [2V, 3] of the neutral face
+    frames_rest: Tensor  # [3, 3, V]: tangent, bitangent and normal, coordinates first
+    riding_rows: Tensor  # [R] int64 into the rig's rows: carried by face vertices
     riding: SparseRows  # [R rows]
-    group_rows: tuple[Tensor, ...]  # a group each: int64 into those rows
+    group_rows: tuple[Tensor, ...]  # a group each: int64 into the rig's rows
     jaw: Tensor  # [J] int64 face vertices that are rigid with the mandible
     scales: Tensor  # [N, 3] metres
 
 
 def build_skin(rig: GaussianRig, face: FaceTemplate) -> SkinTables:
     """The tables of an avatar, on the device of its rig."""
-    device = rig.means.device
-    neutral = rig.means[: rig.num_face]
+    device, count = rig.means.device, rig.num_face
+    neutral = rig.means[:count]
     gradient = _skin_gradient(neutral.cpu(), face.faces.cpu()).to(device)
-    gradient_rest = (gradient @ neutral).unflatten(0, (2, -1))
+    gradient_rest = gradient @ neutral
     weights = rig.binding_weights
     riding_rows = torch.nonzero((rig.group_ids < 0) & (weights.abs().sum(dim=1) > 0)).squeeze(1)
-    neighbours = rig.binding_vertices.shape[1]
-    starts = torch.arange(len(riding_rows), device=device) * neighbours
+    starts = torch.arange(len(riding_rows), device=device) * rig.binding_vertices.shape[1]
     return SkinTables(
         neutral=neutral,
         gradient=gradient,
         gradient_rest=gradient_rest,
-        frames_rest=_orthonormal(*gradient_rest),
-        means=rig.means[rig.num_face :],
-        quats=rig.quats[rig.num_face :],
-        riding_rows=riding_rows,
+        frames_rest=_frames(gradient_rest),
+        riding_rows=count + riding_rows,
         riding=SparseRows(rig.binding_vertices[riding_rows].reshape(-1), weights[riding_rows].reshape(-1), starts),
-        group_rows=tuple(torch.nonzero(rig.group_ids == index).squeeze(1) for index in range(len(rig.groups))),
+        group_rows=tuple(count + torch.nonzero(rig.group_ids == index).squeeze(1) for index in range(len(rig.groups))),
         jaw=face.regions["jaw"],
         scales=rig.log_scales.exp(),
     )
@@ -78,37 +73,55 @@ def build_skin(rig: GaussianRig, face: FaceTemplate) -> SkinTables:
 
 def turn_skin(tables: SkinTables, offsets: Tensor) -> Tensor:  # [V, 3] metres -> [V, 4] wxyz
     """How the skin at each vertex has turned from neutral; the unit quaternion, to the last bit, where nothing moved."""
-    moved = _orthonormal(*(tables.gradient_rest + (tables.gradient @ offsets).unflatten(0, (2, -1))))
-    trace = sum((rest * now).sum(dim=-1, keepdim=True) for rest, now in zip(tables.frames_rest, moved))
-    axis = sum(torch.linalg.cross(rest, now - rest) for rest, now in zip(tables.frames_rest, moved))  # 0 exactly at rest
-    return F.normalize(torch.cat((1 + trace, axis), dim=-1), dim=-1)
+    moved = _frames(tables.gradient_rest + tables.gradient @ offsets)
+    real = 1 + (tables.frames_rest * moved).sum(dim=(0, 1))  # 1 + trace
+    axis = sum(_cross(rest, now - rest) for rest, now in zip(tables.frames_rest, moved))  # 0 exactly at rest
+    quats = torch.cat((real[None], axis))
+    return (quats * torch.rsqrt(quats.square().sum(dim=0).clamp(min=1e-12))).t().contiguous()
 
 
-def carry_rest(
+def place_gaussians(
     tables: SkinTables,
     rig: GaussianRig,
     offsets: Tensor,  # [V, 3] metres
     gaze: Tensor,  # [2] radians
+    face_quats: Tensor,  # [V, 4] wxyz, of the face as it is now
     transforms: Tensor | None = None,  # [G, 4, 4] of the rigid groups, where a capture knows them
-) -> tuple[Tensor, Tensor]:  # [N - Q, 3], [N - Q, 4]
-    """Means and rotations of everything that is not the face."""
-    means = tables.means.index_add(0, tables.riding_rows, tables.riding @ offsets)
-    quats = tables.quats
+) -> tuple[Tensor, Tensor]:  # [N, 3], [N, 4]
+    """Means and rotations of the whole head: the face by `offsets` and `face_quats`, the rest carried."""
     if transforms is None:
         transforms = group_transforms(rig.groups, tables.neutral, tables.neutral + offsets, tables.jaw, gaze)
+    means, quats = rig.means.clone(), rig.quats.clone()
+    means[: rig.num_face] += offsets
+    quats[: rig.num_face] = face_quats
+    if len(tables.riding_rows):
+        means.index_add_(0, tables.riding_rows, tables.riding @ offsets)
     for rows, transform in zip(tables.group_rows, transforms):
         if len(rows):
             turn, shift = transform[:3, :3], transform[:3, 3]
-            means = means.index_copy(0, rows, tables.means[rows] @ turn.T + shift)
-            quats = quats.index_copy(0, rows, quat_multiply(rotmat_to_quat(turn).expand(len(rows), 4), tables.quats[rows]))
+            means[rows] = rig.means[rows] @ turn.T + shift
+            quats[rows] = quat_multiply(rotmat_to_quat(turn).expand(len(rows), 4), rig.quats[rows])
     return means, quats
 
 
-def _orthonormal(along_u: Tensor, along_v: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # two [V, 3] -> three [V, 3]
-    """The right-handed frame nearest to two directions of the skin, neither favoured; zero where the skin has collapsed."""
-    normal = F.normalize(torch.linalg.cross(along_u, along_v), dim=-1)
-    tangent = F.normalize(F.normalize(along_u, dim=-1) + torch.linalg.cross(F.normalize(along_v, dim=-1), normal), dim=-1)
-    return tangent, torch.linalg.cross(normal, tangent), normal
+def _frames(gradient: Tensor) -> Tensor:  # [2V, 3] -> [3, 3, V]
+    """The right-handed frame nearest to the skin's two directions, neither favoured; zero where the skin has collapsed.
+
+    Coordinates come first: on contiguous rows the same sums take a third of the time.
+    """
+    along_u, along_v = gradient.t().contiguous().chunk(2, dim=1)
+    normal = _normalise(_cross(along_u, along_v))
+    tangent = _normalise(_normalise(along_u) + _cross(_normalise(along_v), normal))
+    return torch.stack((tangent, _cross(normal, tangent), normal))
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:  # two [3, V] -> [3, V]
+    (ax, ay, az), (bx, by, bz) = a, b
+    return torch.stack((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx))
+
+
+def _normalise(a: Tensor) -> Tensor:  # [3, V] -> [3, V]
+    return a * torch.rsqrt((a * a).sum(dim=0).clamp(min=1e-24))
 
 
 def _skin_gradient(neutral: Tensor, faces: Tensor) -> SparseRows:
