@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..types import Camera, GaussianFrame, Render
-from .cpu_binning import count_pairs, fill_pairs, group_pairs, sort_by_depth, start_lists
+from .cpu_binning import choose_bands, count_most_pairs, emit_pairs, list_pairs, sort_by_depth
 from .cpu_blend import MASKS, SCRATCH, add_pairs, blend, blend_backward, count_lanes
 from .cpu_project import RECORD, TILE, project, project_backward
 from .simd import LANES
@@ -48,6 +48,7 @@ class CpuRasterizer:
         self.phase_seconds: dict[str, float] = {}  # of the last picture
         self._ticket = 0  # counts the scenes prepared, so that a backward knows whether its own is still here
         self._is_listed_whole = False
+        self._found = 0  # pairs listed now
 
     def _buffer(self, name: str, dtype: type, *shape: int) -> np.ndarray:
         """At least this shape; the contents are whatever was there."""
@@ -93,22 +94,32 @@ class CpuRasterizer:
 
     def _bands(self, most_pairs: int) -> Iterator[tuple[int, int]]:
         """Ranges of tiles whose lists are ready in `_starts` and `_pairs` until the next one is asked for."""
-        if self._is_listed_whole:
+        if self._is_listed_whole and self._found <= most_pairs:
             yield 0, self._tiles
             return
-        counts = self._buffer("counts", np.int64, self._threads, self._tiles)
-        self._starts = self._buffer("starts", np.int64, self._tiles + 1)
-        count_pairs(self._records, self._rects, self._order, self._visible, self._tiles_x, self._tiles, self._threads, counts)
-        first = 0
-        while first < self._tiles:
-            last = start_lists(counts, self._threads, first, self._tiles, most_pairs, self._starts)
-            self._pairs = self._buffer("pairs", np.int32, max(int(self._starts[last]), 1))
-            fill_pairs(
-                self._records, self._rects, self._order, self._visible, self._tiles_x, first, last, self._threads, counts, self._pairs
-            )  # fmt: skip
-            self._is_listed_whole = first == 0 and last == self._tiles
+        scene = (self._records, self._rects, self._order, self._visible, self._tiles_x)
+        bounds = [0, self._tiles]
+        most = count_most_pairs(self._rects, self._order, self._visible)
+        if most > most_pairs:
+            edges = self._buffer("bounds", np.int64, self._tiles + 1)
+            counts = self._buffer("counts", np.int64, self._tiles)
+            bands = choose_bands(*scene, self._tiles, most_pairs, counts, edges)
+            bounds = edges[: bands + 1].tolist()
+            # No tile lists a Gaussian twice, so a tile of its own needs no more than that.
+            most = max(most_pairs, self._visible)
+        room = most + 4
+        emitted = (self._buffer("pair_tiles", np.int32, room), self._buffer("pair_owners", np.int32, room))
+        self._ends = self._buffer("ends", np.int32, len(self._records))
+        self._starts = self._buffer("starts", np.int32, self._tiles + 1)
+        self._pairs, self._places = self._buffer("pairs", np.int32, room), self._buffer("places", np.int32, room)
+        cursors = self._buffer("cursors", np.int32, self._tiles)
+        for first, last in zip(bounds, bounds[1:]):
+            is_whole = (first, last) == (0, self._tiles)
+            self._found = emit_pairs(*scene, first, last, is_whole, room, self._ends, *emitted)
+            assert self._found >= 0, "more pairs than were counted"
+            list_pairs(self._found, first, last, *emitted, cursors, self._starts, self._pairs, self._places)
+            self._is_listed_whole = is_whole
             yield first, last
-            first = last
 
     def _blend_scratch(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         scratch = self._buffer("scratch", np.float32, self._threads, SCRATCH)
@@ -158,22 +169,14 @@ class CpuRasterizer:
     ) -> None:
         if ticket != self._ticket:
             self._prepare(inputs, camera)
-        rows = len(self._records)
-        sums = self._buffer("sums", np.float32, rows, RECORD)
-        sums[: self._count] = 0
-        offsets = self._buffer("offsets", np.int64, rows + 1)[: self._count + 1]
-        if self._is_listed_whole and self._starts[self._tiles] > MOST_PAIRS_BACKWARD:
-            self._is_listed_whole = False
+        sums = self._buffer("sums", np.float32, len(self._records), RECORD)
         for first, last in self._bands(MOST_PAIRS_BACKWARD):
-            found = max(int(self._starts[last]), 1)
-            pair_sums = self._buffer("pair_sums", np.float32, found, RECORD)
+            pair_sums = self._buffer("pair_sums", np.float32, self._found, RECORD)
             blend_backward(
                 self._records, self._starts, self._pairs, first, last, self._tiles_x, self._threads,
                 *self._blend_scratch(), *pictures, pair_sums,
             )  # fmt: skip
-            slots = self._buffer("slots", np.int32, found)
-            group_pairs(self._pairs, int(self._starts[last]), offsets, slots)
-            add_pairs(self._count, offsets, slots, self._threads, pair_sums, sums)
+            add_pairs(self._order, self._visible, self._ends, self._places, self._threads, first > 0, pair_sums, sums)
         project_backward(
             *inputs[:4], self._view, self._intrinsics, self._width, self._height, self._threads, self._records, self._rects,
             sums, *gradients,

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from .cpu_project import L11, L12, L22, LEVEL, LEVEL_MIN, RECORD, SLOPE_X, TILE, X, Y
-from .simd import peek
+from .simd import peek, poke
 
 DIGIT = 11  # bits a pass of the radix sort
 REACH_SLACK = np.float32(0.02)  # in the exponent of base 2: pixels decide exactly, lists may only be too long
@@ -86,71 +86,95 @@ def _span(records, rects, i, row):
     return first, last
 
 
-@numba.njit(cache=True, parallel=True)
-def count_pairs(records, rects, order, visible, tiles_x, tiles, threads, counts):
-    """`counts [threads, tiles]`: pairs of each share of the order in each tile."""
-    for thread in numba.prange(threads):
-        counts[thread, :tiles] = 0
-        for k in range(visible * thread // threads, visible * (thread + 1) // threads):
-            i = order[k]
-            for row in range(peek(rects, 4 * np.int64(i) + 2), peek(rects, 4 * np.int64(i) + 3)):
-                first, last = _span(records, rects, i, row)
-                for tile in range(row * tiles_x + first, row * tiles_x + last):
-                    counts[thread, tile] += 1
+@numba.njit(cache=True)
+def count_most_pairs(rects, order, visible):
+    """No more pairs than this can be listed."""
+    total = 0
+    for k in range(visible):
+        base = 4 * np.int64(order[k])
+        width, height = peek(rects, base + 1) - peek(rects, base), peek(rects, base + 3) - peek(rects, base + 2)
+        total += np.int64(width) * np.int64(height)
+    return total
 
 
 @numba.njit(cache=True)
-def start_lists(counts, threads, first_tile, tiles, most_pairs, starts):
-    """Place the lists of as many tiles from `first_tile` on as `most_pairs` allows, at least one; the tile after the last.
+def choose_bands(records, rects, order, visible, tiles_x, tiles, most_pairs, counts, bounds):
+    """Cut the tiles into ranges of at most `most_pairs` pairs, or one tile: `bounds [tiles + 1]`; the number of ranges."""
+    counts[:tiles] = 0
+    for k in range(visible):
+        i = np.int64(order[k])
+        for row in range(peek(rects, 4 * i + 2), peek(rects, 4 * i + 3)):
+            first, last = _span(records, rects, i, row)
+            for tile in range(row * tiles_x + first, row * tiles_x + last):
+                counts[tile] += 1
+    bands, total = 0, 0
+    bounds[0] = 0
+    for tile in range(tiles):
+        if total + counts[tile] > most_pairs and tile > bounds[bands]:
+            bands += 1
+            bounds[bands] = tile
+            total = 0
+        total += counts[tile]
+    bounds[bands + 1] = tiles
+    return bands + 1
 
-    `starts [tiles + 1]` says where each list begins, `counts` becomes where each thread writes its share.
+
+@numba.njit(cache=True)
+def emit_pairs(records, rects, order, visible, tiles_x, first_tile, last_tile, is_whole, room, ends, pair_tiles, pair_owners):
+    """Pairs from near to far: `pair_tiles` and `pair_owners`; rank k's end at `ends[k]`. Their number, or -1 where `room` does not do.
+
+    `room` has 4 places to spare; `is_whole` says that the range is the picture. Most Gaussians lie on one to four tiles, which are written without a branch.
     """
-    total = 0
-    tile = first_tile
-    while tile < tiles:
-        here = 0
-        for thread in range(threads):
-            here += counts[thread, tile]
-        if total + here > most_pairs and tile > first_tile:
-            break
-        starts[tile] = total
-        for thread in range(threads):
-            share = counts[thread, tile]
-            counts[thread, tile] = total
-            total += share
-        tile += 1
-    starts[tile] = total
-    return tile
-
-
-@numba.njit(cache=True, parallel=True)
-def fill_pairs(records, rects, order, visible, tiles_x, first_tile, last_tile, threads, cursors, pairs):
-    """`pairs`: the Gaussians of each tile of first..last, near to far; `cursors` is what `start_lists` left in `counts`."""
-    for thread in numba.prange(threads):
-        for k in range(visible * thread // threads, visible * (thread + 1) // threads):
-            i = order[k]
-            row_first = max(int(peek(rects, 4 * np.int64(i) + 2)), first_tile // tiles_x)
-            row_last = min(int(peek(rects, 4 * np.int64(i) + 3)), (last_tile - 1) // tiles_x + 1)
+    place = 0
+    for k in range(visible):
+        i = np.int64(order[k])
+        left, right, top, bottom = peek(rects, 4 * i), peek(rects, 4 * i + 1), peek(rects, 4 * i + 2), peek(rects, 4 * i + 3)
+        wide, high = np.int64(right) - np.int64(left), np.int64(bottom) - np.int64(top)
+        if place + 4 > room:
+            return -1
+        if is_whole and wide <= 2 and high <= 2:
+            tile = np.int32(np.int64(top) * tiles_x + np.int64(left))
+            more_x, more_y = wide - 1, high - 1
+            for corner in range(4):
+                poke(pair_owners, place + corner, np.int32(i))
+            poke(pair_tiles, place, tile)
+            poke(pair_tiles, place + 1, np.int32(tile + 1))
+            place += 1 + more_x
+            poke(pair_tiles, place, np.int32(tile + tiles_x))
+            poke(pair_tiles, place + more_y, np.int32(tile + tiles_x + 1))
+            place += more_y + (more_x & more_y)
+        else:
+            row_first, row_last = max(np.int64(top), first_tile // tiles_x), min(np.int64(bottom), (last_tile - 1) // tiles_x + 1)
             for row in range(row_first, row_last):
                 first, last = _span(records, rects, i, row)
-                for tile in range(max(row * tiles_x + first, first_tile), min(row * tiles_x + last, last_tile)):
-                    place = cursors[thread, tile]
-                    pairs[place] = i
-                    cursors[thread, tile] = place + 1
+                first, last = max(row * tiles_x + first, first_tile), min(row * tiles_x + last, last_tile)
+                if place + max(last - first, 0) + 4 > room:
+                    return -1
+                for tile in range(first, last):
+                    poke(pair_tiles, place, np.int32(tile))
+                    poke(pair_owners, place, np.int32(i))
+                    place += 1
+        ends[k] = place
+    return place
 
 
 @numba.njit(cache=True)
-def group_pairs(pairs, count, offsets, slots):
-    """The way back from Gaussians to pairs: those of Gaussian i are `slots[offsets[i]:offsets[i + 1]]`, in order of tiles."""
-    offsets[:] = 0
+def list_pairs(count, first_tile, last_tile, pair_tiles, pair_owners, cursors, starts, pairs, places):
+    """Each tile's list, near to far: `pairs` from `starts[tile]` to `starts[tile + 1]`; `places` says where each emitted pair went."""
+    for tile in range(first_tile, last_tile):
+        cursors[tile] = 0
     for k in range(count):
-        offsets[pairs[k] + 1] += 1
-    for i in range(len(offsets) - 1):
-        offsets[i + 1] += offsets[i]
+        tile = np.int64(peek(pair_tiles, k))
+        poke(cursors, tile, np.int32(peek(cursors, tile) + 1))
+    total = 0
+    for tile in range(first_tile, last_tile):
+        starts[tile] = total
+        total += cursors[tile]
+        cursors[tile] = starts[tile]
+    starts[last_tile] = total
     for k in range(count):
-        i = pairs[k]
-        slots[offsets[i]] = k
-        offsets[i] += 1
-    for i in range(len(offsets) - 1, 0, -1):
-        offsets[i] = offsets[i - 1]
-    offsets[0] = 0
+        tile = np.int64(peek(pair_tiles, k))
+        place = peek(cursors, tile)
+        poke(cursors, tile, np.int32(place + 1))
+        poke(pairs, np.int64(place), peek(pair_owners, k))
+        poke(places, k, place)

@@ -309,11 +309,12 @@ def blend_backward(
 
 
 @numba.njit(cache=True, parallel=True)
-def add_pairs(count, offsets, slots, threads, pair_sums, sums):
-    """Add to `sums [N, 16]` the pairs of each Gaussian, in the order of the tiles."""
+def add_pairs(order, visible, ends, places, threads, adds_up, pair_sums, sums):
+    """`sums [N, 16]`: the pairs of each visible Gaussian, in the order of the tiles; added to what is there if `adds_up`."""
     for thread in numba.prange(threads):
-        for i in range(count * thread // threads, count * (thread + 1) // threads):
-            total = load(sums, RECORD * i)
-            for k in range(offsets[i], offsets[i + 1]):
-                total = total + load(pair_sums, RECORD * np.int64(slots[k]))
-            store(sums, RECORD * i, total)
+        for k in range(visible * thread // threads, visible * (thread + 1) // threads):
+            row = RECORD * np.int64(order[k])
+            total = load(sums, row) if adds_up else splat(np.float32(0))
+            for pair in range(ends[k - 1] if k > 0 else 0, ends[k]):
+                total = total + load(pair_sums, RECORD * np.int64(places[pair]))
+            store(sums, row, total)
