@@ -15,9 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..action_units import MAX_INTENSITY, NUM_AUS
+from ..action_units import MAX_INTENSITY, NUM_AUS, au_index
 from .datasets.prompts import CONTRADICTIONS, PromptEntry
-from ..action_units import au_index
 
 # (words before, words after, factor on every intensity)
 _DEGREES = (
@@ -72,6 +71,10 @@ class VariantMaker:
         self._active = [(text, values) for text, values in self._faces if values.any()]
         self._off_topic = [text for entry in entries if not entry.is_about_a_face for text in entry.texts]
         self._sentences = list(off_topic)
+
+    def reseed(self, seed: int) -> None:
+        """Draw from here on as a new maker with this seed would."""
+        self._random = random.Random(seed)
 
     def draw(self) -> Example:
         """One example; about two fifths are the corpus's own texts, plain or framed."""
@@ -167,9 +170,9 @@ class VariantMaker:
 
     def _off_topic_text(self) -> str:
         kind = self._random.random()
-        if kind < 0.35 or not self._sentences:
+        if kind < 0.35 and self._off_topic:
             text = self._random.choice(self._off_topic)
-        elif kind < 0.75:
+        elif kind < 0.75 and self._sentences:
             text = self._random.choice(self._sentences)
         elif kind < 0.95:
             return " ".join(self._nonsense_word() for _ in range(self._random.randint(1, 5)))

