@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.cluster.vq import kmeans2
 from torch import Tensor
 from tqdm import tqdm
 
@@ -200,12 +199,24 @@ def mm_per_unit(data: DynamicSet) -> float:
 
 def expression_chances(data: DynamicSet, settings: AppearanceSettings) -> np.ndarray:  # [shots]
     """How likely each picture is drawn: every cluster of expressions equally often (A19)."""
-    codes = torch.stack([pose.codes for pose in data.poses]).cpu().double().numpy()
-    clusters = min(settings.clusters, len(codes))
-    _, labels = kmeans2(codes, clusters, minit="++", rng=settings.seed, missing="warn") if len(codes) > clusters else (None, np.arange(len(codes)))
+    labels = cluster_expressions(torch.stack([pose.codes for pose in data.poses]).cpu(), settings.clusters).numpy()
     of_shots = labels[[shot.pose for shot in data.shots]]
-    weights = 1.0 / np.bincount(of_shots, minlength=clusters)[of_shots]
+    weights = 1.0 / np.bincount(of_shots)[of_shots]
     return weights / weights.sum()
+
+
+def cluster_expressions(codes: Tensor, clusters: int) -> Tensor:  # [P, 17] -> [P] int64
+    """k-means from centres that are as far apart as can be; the same answer every time."""
+    centres = codes[:1]
+    while len(centres) < min(clusters, len(codes)):
+        distances = torch.cdist(codes, centres).amin(dim=1)
+        if distances.max() < 1e-6:
+            break
+        centres = torch.cat((centres, codes[distances.argmax()][None]))
+    for _ in range(10):
+        labels = torch.cdist(codes, centres).argmin(dim=1)
+        centres = torch.stack([codes[labels == n].mean(dim=0) if bool((labels == n).any()) else centre for n, centre in enumerate(centres)])
+    return torch.cdist(codes, centres).argmin(dim=1)
 
 
 @torch.no_grad()

@@ -116,7 +116,7 @@ def test_a_stopped_run_goes_on_where_it_was(stage, tiny_face, tmp_path, monkeypa
 def test_rare_expressions_are_drawn_as_often_as_common_ones(tiny_face):
     poses = tuple(frown_pose(tiny_face, amount) for amount in (0.0,) * 8 + (5.0,) * 2)
     shots = tuple(DynamicShot(i, CAMERA, torch.zeros(1)) for i in range(10))
-    chances = expression_chances(DynamicSet(poses, shots), AppearanceSettings(steps=1, clusters=2))
+    chances = expression_chances(DynamicSet(poses, shots), AppearanceSettings(steps=1))
     assert chances[:8].sum() == pytest.approx(0.5) and chances[8:].sum() == pytest.approx(0.5)
 
 
