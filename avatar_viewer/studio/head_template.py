@@ -19,6 +19,7 @@ UNROLL_RADIUS = 80.0  # mm: u = UNROLL_RADIUS * angle about the vertical axis
 MOUTH_HALF_WIDTH = 25.0
 INNER_CANTHUS, OUTER_CANTHUS = np.array([19.8, -2.6]), np.array([50.4, 1.4])
 _BORDER_DIVE = 0.8  # mm: the sheet's edge dips under the skin around it, so that no slit shows
+_LIP_GAP = 0.12  # mm between the shut lips
 _MOUTH_SLOT = 1.3  # the domain's mouth is a slot this wide to each side; the neutral mouth is shut
 _PROFILE = np.array(  # v, height y, radius about the axis, elevation of the ray in degrees
     [
@@ -94,6 +95,8 @@ def build_face_sheet(scale: float = 1.0) -> FaceSheet:
     lip[upper], lip[lower] = 0.0, 0.0
     points = _even_out(cast_on_head(uv, is_upper), faces, uv, lip)
     points = _shape_lips(points, uv, lip, is_upper)
+    points[upper[1:-1], 1] += 0.5 * _LIP_GAP
+    points[lower[1:-1], 1] -= 0.5 * _LIP_GAP
     points = _shape_lids(points, uv)
 
     is_lower_lid = _lid_coordinate(uv) < -1e-6
@@ -106,7 +109,7 @@ def build_face_sheet(scale: float = 1.0) -> FaceSheet:
     for upper_margin, lower_margin in zip(lid_upper, lid_lower):
         loop = np.concatenate([upper_margin, lower_margin[-2:0:-1]])
         points, faces, sheet = _turn_in(points, faces, sheet, loop, "lid_rim", _lid_rim_rows(points, loop))
-    sheet["mirror"] = _pair_by_position(points)
+    sheet["mirror"] = _pair_by_position(points, sheet["is_upper_lip"])
     border = np.concatenate([mirror[chains["border"][::-1]][:-1], chains["border"][:-1]])
     points[border] -= _BORDER_DIVE * surface_normals(points[border])
     return FaceSheet(
@@ -453,7 +456,9 @@ def _turn_in(points, faces, sheet: dict, loop: np.ndarray, rim: str, rows: list[
     return points, faces, sheet
 
 
-def _pair_by_position(points: np.ndarray) -> np.ndarray:
-    distance, twin = cKDTree(points).query(points * np.array([-1.0, 1.0, 1.0]))
+def _pair_by_position(points: np.ndarray, is_upper_lip: np.ndarray) -> np.ndarray:
+    """Each vertex's twin across x = 0; lips that touch are told apart by their side of the mouth."""
+    keys = np.concatenate([points, 1000.0 * is_upper_lip[:, None]], axis=1)
+    distance, twin = cKDTree(keys).query(keys * np.array([-1.0, 1.0, 1.0, 1.0]))
     assert distance.max() < 1e-6 and (twin[twin] == np.arange(len(points))).all(), "the sheet is symmetric"
     return twin
