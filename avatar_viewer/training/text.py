@@ -57,7 +57,7 @@ class TextScale:
 
 
 SCALES = {
-    "demo": TextScale(sentences=25_000, sentence_steps=800, tuning_steps=900, variants=20_000),
+    "demo": TextScale(sentences=15_000, sentence_steps=500, tuning_steps=700, variants=16_000),
     "dev": TextScale(sentences=500, sentence_steps=5, tuning_steps=5, variants=300, epochs=5),
 }
 
@@ -183,7 +183,7 @@ def _learn_sentences(
     translator = nn.Linear(model.text.output_dim, TEACHER_DIM).to(device)
 
     def loss_at(step: int) -> Tensor:
-        chosen = torch.randint(len(texts), (256,), generator=torch.Generator().manual_seed(step)).to(device)
+        chosen = torch.randint(len(texts), (192,), generator=torch.Generator().manual_seed(step)).to(device)
         return 1 - F.cosine_similarity(translator(_features(model, ids[chosen])), truth[chosen]).mean()
 
     _run_course("sentences", [(model.text, 1e-3), (translator, 1e-3)], scale.sentence_steps, loss_at, path, report)
@@ -219,14 +219,14 @@ def _tune_tower(
     def loss_at(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(step)
         maker.reseed(step)
-        examples = [maker.draw() for _ in range(224)]
+        examples = [maker.draw() for _ in range(160)]
         loss = _supervised_loss(head(_features(model, _tokenize_all([e.text for e in examples]).to(device))), *_labels(examples, device))
         if lesson is not None and lesson.sentences:
-            chosen = torch.randint(len(lesson.sentences), (64,), generator=generator)
+            chosen = torch.randint(len(lesson.sentences), (48,), generator=generator)
             features = _features(model, ids[chosen.to(device)])
             loss = loss + 0.3 * (1 - F.cosine_similarity(translator(features), lesson.sentence_vectors[chosen].to(device)).mean())
         if len(near):
-            chosen = torch.randint(len(near), (64,), generator=generator)
+            chosen = torch.randint(len(near), (48,), generator=generator)
             output = head(_features(model, ids[near[chosen].to(device)]))
             relevant = torch.ones(len(chosen), device=device)
             loss = loss + 0.5 * _supervised_loss(output, soft[chosen].to(device), values[chosen].to(device), relevant)
@@ -282,7 +282,7 @@ def _judge(train: Sequence[PromptEntry], lesson: Lesson, vectors: Tensor) -> tup
     network = nn.Sequential(nn.Linear(TEACHER_DIM, 256), nn.GELU(), nn.Dropout(0.3), nn.Linear(256, 2 * NUM_AUS))
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
     scaled = lesson.corpus_vectors * TEACHER_DIM**0.5
-    for _ in range(250):
+    for _ in range(120):
         logits, intensity = network(scaled).split(NUM_AUS, dim=1)
         active = (values > 0).float()
         error = ((MAX_INTENSITY * torch.sigmoid(intensity) - values) * active).abs().sum() / active.sum()
