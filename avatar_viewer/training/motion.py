@@ -45,13 +45,13 @@ CHECKPOINT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class MotionSettings:
-    steps: int = 3000
-    batch: int = 64  # samples, of two windows each
+    steps: int = 3500
+    batch: int = 32  # samples, of two windows each
     learning_rate: float = 1e-3
     warmup: int = 150  # steps
     decay: float = 0.5  # the last part of the run, over which the rate falls to nothing
     low_delay_share: float = 0.25  # of the batches
-    dim: int = 192
+    dim: int = 128
     layers: int = 4
     basis_size: int = 64
     extra_tracks: int = 1

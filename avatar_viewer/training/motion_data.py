@@ -83,7 +83,7 @@ def clip_codes(clip: Clip, rig: BlendshapeRig | None) -> np.ndarray:  # [T, 17] 
     return np.clip(performance.values[:, :NUM_AUS] + shown, 0.0, MAX_OVER_RANGE).astype(np.float32)
 
 
-def fit_basis(clips: Sequence[Clip], rig: BlendshapeRig | None, size: int, *, frames: int = 1600, seed: int = 0) -> Basis:
+def fit_basis(clips: Sequence[Clip], rig: BlendshapeRig | None, size: int, *, frames: int = 800, seed: int = 0) -> Basis:
     """Principal directions of what the face does in these clips, at every AU's extremes, and in random mixtures."""
     rng = np.random.default_rng(seed)
     share = min(1.0, frames / sum(len(clip.performance.values) for clip in clips))
@@ -110,12 +110,12 @@ def fit_basis(clips: Sequence[Clip], rig: BlendshapeRig | None, size: int, *, fr
     return Basis(rows, scale.clamp(min=SMALLEST_SCALE * float(scale.max())))
 
 
-def _extreme_values(rng: np.random.Generator) -> np.ndarray:  # [351, C]
+def _extreme_values(rng: np.random.Generator) -> np.ndarray:  # [201, C]
     """Every AU by itself, up to over range, and three at a time."""
     single = np.zeros((NUM_AUS * 3, len(RIG_CHANNELS)), np.float32)
     for row, intensity in enumerate((2.0, MAX_INTENSITY, MAX_OVER_RANGE)):
         single[row * NUM_AUS + np.arange(NUM_AUS), np.arange(NUM_AUS)] = intensity
-    mixtures = np.zeros((300, len(RIG_CHANNELS)), np.float32)
+    mixtures = np.zeros((150, len(RIG_CHANNELS)), np.float32)
     for row in mixtures:
         row[rng.choice(NUM_AUS, size=3, replace=False)] = rng.uniform(0, MAX_INTENSITY, 3)
     return np.concatenate((single, mixtures))
