@@ -33,7 +33,9 @@ def make_tiny_face() -> FaceTemplate:
     mouth = ids[SLIT_ROW - 1 : SLIT_ROW + 3, 4:11].flatten()
     brows, lids = ids[11:13, 2:13].flatten(), ids[9:11, 2:13].flatten()
     regions = {"lips": mouth, "jaw": ids[:3, 3:12].flatten(), "eyelids": lids, "upper_face": ids[8:].flatten()}
-    regions |= {name: brows if name in AU_NAMES[:3] else lids if name in ("AU05", "AU06", "AU07", "AU45") else mouth for name in AU_NAMES}
+    regions |= {
+        name: brows if name in AU_NAMES[:3] else lids if name in ("AU05", "AU06", "AU07", "AU45") else mouth for name in AU_NAMES
+    }
     return FaceTemplate(
         neutral=torch.stack((x, y, z), dim=-1).reshape(-1, 3),
         faces=torch.cat((quads[:, [0, 1, 2]], quads[:, [0, 2, 3]])),

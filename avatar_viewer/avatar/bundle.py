@@ -258,7 +258,9 @@ def _read_speech(
     for key in ("au_encoder", "denoiser"):
         wanted = networks[key].config.speech_dim
         if wanted != backbone.feature_dim:
-            faults.append(f"speech backbone {backbone.name}: gives {backbone.feature_dim} features, {key} was trained for {wanted}")
+            faults.append(
+                f"speech backbone {backbone.name}: gives {backbone.feature_dim} features, {key} was trained for {wanted}"
+            )
     return backbone.requires_grad_(False)
 
 
@@ -328,7 +330,9 @@ def _read_network(
     network = _build(kind, config, "cpu", label, faults)
     if network is None:
         return None
-    network.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in file.tensors.items()})
+    network.load_state_dict(
+        {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in file.tensors.items()}
+    )
     return network.eval().requires_grad_(False)
 
 
@@ -352,8 +356,12 @@ def _check_fit(face: FaceTemplate, rig: GaussianRig, networks: dict[str, nn.Modu
     if appearance is not None and appearance.config.num_face != rig.num_face:
         faults.append(f"appearance.safetensors: made for {appearance.config.num_face} face Gaussians, the rig has {rig.num_face}")
     if denoiser is not None and denoiser.config.sampler not in SAMPLERS:
-        faults.append(f"{MANIFEST}: networks.denoiser: unknown sampler {denoiser.config.sampler[:40]!r}; known: {', '.join(SAMPLERS)}")
+        faults.append(
+            f"{MANIFEST}: networks.denoiser: unknown sampler {denoiser.config.sampler[:40]!r}; known: {', '.join(SAMPLERS)}"
+        )
     if denoiser is not None and not 1 <= denoiser.config.rows <= denoiser.config.diffusion_steps:
-        faults.append(f"{MANIFEST}: networks.denoiser: rows is {denoiser.config.rows}, expected 1 to {denoiser.config.diffusion_steps}")
+        faults.append(
+            f"{MANIFEST}: networks.denoiser: rows is {denoiser.config.rows}, expected 1 to {denoiser.config.diffusion_steps}"
+        )
     if denoiser is not None and denoiser.config.num_vertices != count:
         faults.append(f"denoiser.safetensors: made for {denoiser.config.num_vertices} vertices, the face has {count}")

@@ -85,4 +85,6 @@ def _check_values(file: TensorFile, regions: list[str], faults: list[str]) -> No
         file.check_range(name, 0, count - 1, faults)
     for name in REQUIRED_REGIONS:
         if len(file.tensors[REGION_PREFIX + name]) < 3:
-            faults.append(f"{file.label}: region {name} holds {len(file.tensors[REGION_PREFIX + name])} vertices, expected 3 or more")
+            faults.append(
+                f"{file.label}: region {name} holds {len(file.tensors[REGION_PREFIX + name])} vertices, expected 3 or more"
+            )

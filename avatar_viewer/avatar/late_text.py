@@ -42,7 +42,9 @@ def read_feature_dim(folder: Path, faults: list[str]) -> int | None:
     try:
         size = json.loads((folder / BACKBONE_CONFIG).read_text(encoding="utf-8"))["model_cfg"]["embed_dim"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        faults.append(f"{folder.name}/{BACKBONE_CONFIG}: no open_clip config ({type(error).__name__}: {' '.join(str(error).split())[:100]})")
+        faults.append(
+            f"{folder.name}/{BACKBONE_CONFIG}: no open_clip config ({type(error).__name__}: {' '.join(str(error).split())[:100]})"
+        )
         return None
     if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= 100_000:
         faults.append(f"{folder.name}/{BACKBONE_CONFIG}: embed_dim is {str(size)[:20]!r}")

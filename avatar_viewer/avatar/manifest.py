@@ -40,9 +40,7 @@ MAKERS = {  # which command makes a part that is missing
     "text_backbone": "train text",
 }
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-CONVERSION = (
-    'python -c "from transformers import AutoModel; AutoModel.from_pretrained(\'SOURCE\').save_pretrained(\'TARGET\')"'
-)
+CONVERSION = "python -c \"from transformers import AutoModel; AutoModel.from_pretrained('SOURCE').save_pretrained('TARGET')\""
 MAX_LAYERS = 100
 MAX_SIZE = 1_000_000  # of any dimension of a network
 
@@ -154,7 +152,10 @@ def config_from_json(kind: type, values: object, label: str, faults: list[str]) 
     names = [field.name for field in fields(kind)]
     if set(values) != set(names):
         missing, unknown = sorted(set(names) - set(values)), sorted(set(values) - set(names))
-        faults.append(f"{label}: " + "; ".join(f"{word} {', '.join(keys)}" for word, keys in (("missing", missing), ("unknown", unknown)) if keys))
+        faults.append(
+            f"{label}: "
+            + "; ".join(f"{word} {', '.join(keys)}" for word, keys in (("missing", missing), ("unknown", unknown)) if keys)
+        )
         return None
     converted = {name: _convert(hints[name], values[name], f"{label}.{name}", faults) for name in names}
     if len(faults) > before:

@@ -120,7 +120,9 @@ def _read_metadata(file: TensorFile, faults: list[str]) -> tuple[int | None, tup
     if not isinstance(entries, list) or not all(_is_group(entry) for entry in entries):
         faults.append(f"{file.label}: metadata groups must be a list of {{{', '.join(sorted(_GROUP_FIELDS))}}}")
         return None, ()
-    return int(count), tuple(RigidGroup(e["name"], e["parent"], tuple(float(x) for x in e["pivot"]), e["follows_gaze"]) for e in entries)
+    return int(count), tuple(
+        RigidGroup(e["name"], e["parent"], tuple(float(x) for x in e["pivot"]), e["follows_gaze"]) for e in entries
+    )
 
 
 def _is_group(entry: object) -> bool:

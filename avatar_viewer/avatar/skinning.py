@@ -136,7 +136,9 @@ def _skin_gradient(neutral: Tensor, faces: Tensor) -> SparseRows:
     steps = torch.stack(((step * tangent_u[centre]).sum(-1), (step * tangent_v[centre]).sum(-1)), dim=-1).double()  # [E, 2]
     moments = torch.zeros(count, 2, 2, dtype=torch.float64).index_add(0, centre, steps[:, :, None] * steps[:, None, :])
     # A vertex of one triangle's corner or of none still gets a finite answer; it moves with its neighbours as far as they say.
-    moments = moments + 1e-6 * (moments.diagonal(dim1=1, dim2=2).sum(-1).clamp(min=1e-12)[:, None, None] * torch.eye(2, dtype=torch.float64))
+    moments = moments + 1e-6 * (
+        moments.diagonal(dim1=1, dim2=2).sum(-1).clamp(min=1e-12)[:, None, None] * torch.eye(2, dtype=torch.float64)
+    )
     weights = (torch.linalg.inv(moments)[centre] @ steps[..., None]).squeeze(-1).float()  # [E, 2]
     own = torch.zeros(count, 2).index_add(0, centre, -weights)
     rows = torch.cat((centre, centre + count, torch.arange(2 * count)))

@@ -39,7 +39,9 @@ class Take:
     def window(self) -> MotionWindow:
         """The take as motion, from second 0."""
         if self.offsets is None:
-            raise InputError("this take has no offsets (it was made with --no-offsets), so it cannot be rendered; make it again without")
+            raise InputError(
+                "this take has no offsets (it was made with --no-offsets), so it cannot be rendered; make it again without"
+            )
         parts = (self.au_speech, self.au, self.voice, self.offsets, self.gaze)
         return MotionWindow(0.0, self.fps, *(torch.from_numpy(part) for part in parts))
 

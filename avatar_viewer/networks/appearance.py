@@ -37,7 +37,9 @@ class TriplaneColor(nn.Module):
     def __init__(self, config: TriplaneConfig) -> None:
         super().__init__()
         self.config = config
-        self.planes = nn.ParameterList(nn.Parameter(0.1 * torch.randn(3, config.channels, size, size)) for size in config.resolutions)
+        self.planes = nn.ParameterList(
+            nn.Parameter(0.1 * torch.randn(3, config.channels, size, size)) for size in config.resolutions
+        )
         self.decode = nn.Sequential(
             nn.Linear(3 * config.channels * len(config.resolutions), config.hidden),
             nn.ReLU(),

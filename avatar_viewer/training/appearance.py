@@ -96,13 +96,17 @@ def train_appearance(data: Path, out: Path, *, scale: str = "demo", resume: bool
     settings, capture, out = SCALES[scale], open_capture(data), Path(out)
     rig, face = load_rig(out / "rig.safetensors"), load_face(out / "face.safetensors")
     if face.neutral.shape != capture.neutral.shape:
-        raise InputError(f"the rig in {out} has {len(face.neutral)} face vertices, the capture {data} {len(capture.neutral)}; train rig first")
+        raise InputError(
+            f"the rig in {out} has {len(face.neutral)} face vertices, the capture {data} {len(capture.neutral)}; train rig first"
+        )
     target = torch.device("cuda" if device == "cuda" or device == "auto" and torch.cuda.is_available() else "cpu")
     rig, face = _to_device(rig, face, target)
     stage = Stage(rig, build_skin(rig, face), "gsplat" if target.type == "cuda" else "cpu")
     training, held_out = (gather_shots(capture, split, rig, face) for split in ("train", "test"))
     if not training.shots:
-        raise InputError(f"capture {data} holds no picture of a talking face (sequences/*/images); the appearance stage needs some")
+        raise InputError(
+            f"capture {data} holds no picture of a talking face (sequences/*/images); the appearance stage needs some"
+        )
     began = time.monotonic()
     decoder = fit_appearance(stage, training, settings, state=out / STATE, resume=resume)
     scores = measure_gain(stage, decoder, held_out, face)
@@ -140,7 +144,9 @@ def fit_appearance(
     chances = expression_chances(data, settings)
     gamma = mm_per_unit(data)
     saved = time.monotonic()
-    with tqdm(range(first, settings.steps), initial=first, total=settings.steps, desc="appearance", unit="step", mininterval=2.0) as bar:
+    with tqdm(
+        range(first, settings.steps), initial=first, total=settings.steps, desc="appearance", unit="step", mininterval=2.0
+    ) as bar:
         for step in bar:
             for group, rate in zip(optimizer.param_groups, rates):
                 group["lr"] = rate * learning_rate_share(step / settings.steps)
@@ -215,7 +221,9 @@ def cluster_expressions(codes: Tensor, clusters: int) -> Tensor:  # [P, 17] -> [
         centres = torch.cat((centres, codes[distances.argmax()][None]))
     for _ in range(10):
         labels = torch.cdist(codes, centres).argmin(dim=1)
-        centres = torch.stack([codes[labels == n].mean(dim=0) if bool((labels == n).any()) else centre for n, centre in enumerate(centres)])
+        centres = torch.stack(
+            [codes[labels == n].mean(dim=0) if bool((labels == n).any()) else centre for n, centre in enumerate(centres)]
+        )
     return torch.cdist(codes, centres).argmin(dim=1)
 
 

@@ -117,7 +117,9 @@ def test_a_frame_handed_out_is_not_written_again(tiny_avatar):
 def test_training_sees_gradients_through_opacity_and_rotation_of_the_composed_frame(tiny_avatar):
     rig, motion, count = tiny_avatar.rig, talking(tiny_avatar), tiny_avatar.rig.num_face
     logits = torch.zeros(count, requires_grad=True)
-    change = replace(tiny_avatar.appearance(rig.quats[:count], motion.au_codes, rig.means[:count], motion.offsets), opacity_logits=logits)
+    change = replace(
+        tiny_avatar.appearance(rig.quats[:count], motion.au_codes, rig.means[:count], motion.offsets), opacity_logits=logits
+    )
     frame = compose_frame(rig, build_skin(rig, tiny_avatar.face), motion.offsets, motion.gaze, change)
     frame.opacities.sum().backward()
     assert (logits.grad > 0).all()

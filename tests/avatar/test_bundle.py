@@ -167,7 +167,12 @@ def test_missing_truncated_changed_and_unknown_are_all_named_at_once(folder):
     (folder / "text_backbone" / "open_clip_config.json").unlink()
     message = fault(folder)
     assert "5 faults" in message  # the changed byte also makes a region name a vertex that is not there
-    for part in ("rig.safetensors: missing", "denoiser.safetensors: truncated", "face.safetensors: contents differ", "open_clip_config.json: missing"):
+    for part in (
+        "rig.safetensors: missing",
+        "denoiser.safetensors: truncated",
+        "face.safetensors: contents differ",
+        "open_clip_config.json: missing",
+    ):
         assert part in message
 
 

@@ -97,7 +97,11 @@ def test_each_input_of_the_paper_matters():
     decoder = trained_looking_decoder()
     codes, offsets = torch.rand(17) * 5, 0.003 * torch.randn(Q, 3)
     rotation, opacity = decoder.raw(quats, codes, means, offsets)
-    for changed in ((quats, codes + 1, means, offsets), (quats, codes, means + 0.01, offsets), (quats, codes, means, offsets * 2)):
+    for changed in (
+        (quats, codes + 1, means, offsets),
+        (quats, codes, means + 0.01, offsets),
+        (quats, codes, means, offsets * 2),
+    ):
         other_rotation, other_opacity = decoder.raw(*changed)
         assert not torch.allclose(other_rotation, rotation) and not torch.allclose(other_opacity, opacity)
     assert not torch.allclose(decoder.raw(quats.roll(1, 0), codes, means, offsets)[0], rotation)

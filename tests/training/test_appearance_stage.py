@@ -143,7 +143,13 @@ def write_capture(folder: Path, rig, face, tables) -> None:
     regions |= {"lip_upper": face.lip_upper.tolist(), "lip_lower": face.lip_lower.tolist()}
     (folder / "regions.json").write_text(json.dumps(regions))
     entries = {
-        name: {"K": c.K.tolist(), "D": [0.0] * 5, "camera_to_world": torch.linalg.inv(c.viewmat.double()).tolist(), "width": 48, "height": 48}
+        name: {
+            "K": c.K.tolist(),
+            "D": [0.0] * 5,
+            "camera_to_world": torch.linalg.inv(c.viewmat.double()).tolist(),
+            "width": 48,
+            "height": 48,
+        }
         for name, c in cameras.items()
     }
     (folder / "cameras.json").write_text(json.dumps(entries))
@@ -192,7 +198,9 @@ def test_held_out_cameras_and_test_sequences_are_never_trained_on(capture, stage
     assert [round(pose.codes[BROW].item(), 1) for pose in held_out.poses] == [2.5] and len(held_out.shots) == 2
 
 
-def test_the_stage_seals_its_part_prints_its_gain_and_leaves_nothing_behind(capture, stage, tiny_face, tmp_path, capsys, monkeypatch):
+def test_the_stage_seals_its_part_prints_its_gain_and_leaves_nothing_behind(
+    capture, stage, tiny_face, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setitem(stage3.SCALES, "dev", AppearanceSettings(steps=25, line_rate=1e-1, network_rate=2e-2))
     save_avatar(tmp_path / "out", name="tiny", face=tiny_face, rig=stage.rig)
     train_appearance(capture, tmp_path / "out", scale="dev", resume=False, device="cpu")
