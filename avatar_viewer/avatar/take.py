@@ -138,7 +138,7 @@ def _check(arrays: dict[str, np.ndarray], faults: list[str]) -> None:
         shape, kind = shapes[name], kinds.get(name, "f")
         if array.dtype.kind not in kind:
             faults.append(f"{name} is {array.dtype}")
-        elif len(array.shape) != len(shape) or any(want is not None and want != got for want, got in zip(shape, array.shape)):
+        elif array.ndim != len(shape) or any(want is not None and want != got for want, got in zip(shape, array.shape)):
             faults.append(f"{name} has shape {list(array.shape)}, expected {['any' if n is None else n for n in shape]}")
         elif kind == "f" and not np.isfinite(array).all():
             faults.append(f"{name} holds NaN or infinite values")

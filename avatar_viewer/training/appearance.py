@@ -113,7 +113,8 @@ def train_appearance(data: Path, out: Path, *, scale: str = "demo", resume: bool
     for name, (without, within) in scores.items():
         print(f"appearance, held-out {name}: {without:.2f} dB without, {within:.2f} dB with: {within - without:+.2f} dB")
     record = {
-        "capture": capture.name, "scale": scale, "settings": asdict(settings), "pictures": len(training.shots), "poses": len(training.poses),
+        "capture": capture.name, "scale": scale, "settings": asdict(settings),
+        "pictures": len(training.shots), "poses": len(training.poses),
         "seconds": round(time.monotonic() - began), "held_out_psnr_db": {k: [round(x, 3) for x in v] for k, v in scores.items()},
     }  # fmt: skip
     save_avatar(out, appearance=decoder.cpu(), training={"appearance": record})

@@ -179,7 +179,7 @@ def test_missing_truncated_changed_and_unknown_are_all_named_at_once(folder):
 @pytest.mark.parametrize(
     ("name", "change", "expected"),
     [
-        ("rig.safetensors", lambda t: {"means": t["means"].index_fill(0, torch.tensor([3]), float("nan"))}, "means holds 3 values"),
+        ("rig.safetensors", lambda t: {"means": t["means"].index_fill(0, torch.tensor([3]), float("nan"))}, "means holds 3"),
         ("rig.safetensors", lambda t: {"opacity_logits": t["opacity_logits"] + 100}, "opacity_logits runs from"),
         ("rig.safetensors", lambda t: {"log_scales": t["log_scales"] + 9}, "log_scales runs from"),
         ("rig.safetensors", lambda t: {"colors": t["colors"] * 3}, "colors runs from"),
@@ -223,7 +223,7 @@ def test_wrong_tensors_are_named_even_when_the_seal_fits(folder, name, change, e
         (lambda m: m["networks"]["denoiser"]["config"].update(sampler="magic"), "sampler 'magic'"),
         (lambda m: m["networks"]["denoiser"]["config"].update(rows=0), "rows"),
         (lambda m: m["networks"]["denoiser"]["config"].update(dim=999_983), "has shape"),
-        (lambda m: m["networks"]["au_encoder"]["config"].update(heads=0), "not the one that au_encoder.safetensors was saved with"),
+        (lambda m: m["networks"]["au_encoder"]["config"].update(heads=0), "not the one that au_encoder.safetensors was"),
         (lambda m: m["networks"]["au_encoder"]["config"].update(speed=1), "unknown speed"),
         (lambda m: m["networks"]["au_encoder"].update({"class": "Other"}), "class is 'Other'"),
         (lambda m: m["networks"].pop("text_to_au"), "networks.text_to_au: missing"),
