@@ -129,8 +129,8 @@ def _check(arrays: dict[str, np.ndarray], faults: list[str]) -> None:
     vertices = len(arrays["neutral"]) if arrays["neutral"].ndim else None
     pairs = len(arrays["lip_upper"]) if arrays["lip_upper"].ndim else None
     shapes = {
-        "fps": (), "seed": (), "au_names": (NUM_AUS,), "au_speech": (frames, NUM_AUS), "au": (frames, NUM_AUS), "voice": (frames,),
-        "offsets": (frames, vertices, 3), "gaze": (frames, 2), "neutral": (vertices, 3), "faces": (None, 3),
+        "fps": (), "seed": (), "au_names": (NUM_AUS,), "au_speech": (frames, NUM_AUS), "au": (frames, NUM_AUS),
+        "voice": (frames,), "offsets": (frames, vertices, 3), "gaze": (frames, 2), "neutral": (vertices, 3), "faces": (None, 3),
         "lip_upper": (pairs,), "lip_lower": (pairs,), "lip_gap_mm": (frames,),
     }  # fmt: skip
     kinds = {"au_names": "U", "faces": "iu", "lip_upper": "iu", "lip_lower": "iu", "seed": "iu"}
