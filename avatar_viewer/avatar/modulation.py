@@ -24,6 +24,8 @@ MODES = ("blend", "paper")
 MAX_STRENGTH = 2.0
 MAX_ENHANCE = 5.0
 
+_DENIED_SHARE = 0.85  # of the voice's own share of an AU that the prompt denies
+
 _AU = {name: column for column, name in enumerate(AU_NAMES)}
 _SPEECH_COLUMNS = [_AU[name] for name in SPEECH_AUS]
 
@@ -144,7 +146,7 @@ def prompt_edit(
 ) -> AUEdit:
     """The edit that a prompt asks for; gain, offset, mute and limit come from `base` (the sliders).
 
-    A reading without action units gives strength 0, so that the "paper" mode too leaves the voice alone.
+    What the prompt denies ("not smiling") is turned down in the voice's own codes, except for the speech AUs. A reading without action units gives strength 0, so that the "paper" mode too leaves the voice alone.
     """
     _check_range("strength", strength, 0.0, MAX_STRENGTH)
     _check_range("enhance", enhance, 0.0, MAX_ENHANCE)
@@ -152,9 +154,13 @@ def prompt_edit(
     if mode not in MODES:
         raise InputError(f"unknown modulation mode {mode!r}; use one of: {', '.join(MODES)}")
     active = reading.active.to(torch.float32)
+    base = base or AUEdit()
+    held_back = min(1.0, float(strength)) * _DENIED_SHARE * reading.denied.to(torch.float32)
+    held_back[_SPEECH_COLUMNS] = 0
     return replace(
-        base or AUEdit(),
+        base,
         active=active,
+        gain=base.gain * (1 - held_back),
         intensity=torch.where(active > 0, reading.intensity, torch.zeros_like(reading.intensity)),
         enhance=float(enhance),
         suppress=float(suppress),
@@ -169,7 +175,7 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 def blend_readings(readings: Sequence[PromptReading], weights: Sequence[float] | None = None) -> PromptReading:
-    """Several prompts at once: intensities and probabilities by weight, and every AU that any of them asks for.
+    """Several prompts at once: intensities and probabilities by weight, and every AU that any of them asks for; denied is what all deny.
 
     Weights are shares: they are divided by their sum where that exceeds 1, so two prompts at 0.3 stay faint.
     """
@@ -193,6 +199,7 @@ def blend_readings(readings: Sequence[PromptReading], weights: Sequence[float] |
         ignored=ignored,
         truncated=" ".join(r.truncated for r in readings if r.truncated),
         note="; ".join(dict.fromkeys(r.note for r in readings if r.note)),
+        denied=torch.stack([r.denied & (w > 0) for r, w in zip(readings, shares)]).all(dim=0),
     )
 
 

@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections import OrderedDict
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Iterator, NamedTuple, Sequence
 
@@ -56,7 +56,7 @@ _GRAMMAR = frozenset(
     than that the their them then there these they thing this those through to too touch totally try turn under up us use utterly
     very want was we weak weakly were what when which while who whole whose will with without woman would you your yourself""".split()
 )
-_DENIALS = re.compile(r"n['’]t$", re.IGNORECASE)
+_DENIALS = re.compile(r"^(not|no|never|without|neither|nor|none|stop|cannot|\w+n['’]t)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,20 @@ class PromptReading:
     ignored: tuple[str, ...]  # words that had no part in the answer
     truncated: str  # the text past the tower's 77 tokens, or ""
     note: str = ""  # one line to show beside it, or ""
+    denied: Tensor = field(default_factory=lambda: torch.zeros(NUM_AUS, dtype=torch.bool))  # [17]: "not smiling" denies AU12
 
 
-def neutral_reading(note: str, *, ignored: Sequence[str] = (), truncated: str = "", probability: Tensor | None = None) -> PromptReading:
+def neutral_reading(
+    note: str,
+    *,
+    ignored: Sequence[str] = (),
+    truncated: str = "",
+    probability: Tensor | None = None,
+    denied: Tensor | None = None,
+) -> PromptReading:
     """A reading that asks for nothing, and says why."""
     return PromptReading(
+        denied=torch.zeros(NUM_AUS, dtype=torch.bool) if denied is None else denied,
         active=torch.zeros(NUM_AUS, dtype=torch.bool),
         probability=torch.zeros(NUM_AUS) if probability is None else probability,
         intensity=torch.zeros(NUM_AUS),
@@ -333,6 +342,8 @@ class TextToAU(nn.Module):
         probed = [n for n, word in enumerate(words) if is_content_word(word)][:_MAX_PROBED_WORDS]
         texts = [" ".join(map(_shorten, words))]
         texts += [" ".join(_shorten(word) for m, word in enumerate(words) if m != n) or "." for n in probed]
+        affirmed = " ".join(_shorten(word) for word in words if not _DENIALS.match(_bare(word)))
+        texts += [affirmed or "."] if affirmed != texts[0] else []
         output = self(backbone.encode(texts).to(self.threshold.device))
         probability = torch.sigmoid(output.logits)
         note = "cut off at 77 tokens" if truncated else ""
@@ -341,9 +352,12 @@ class TextToAU(nn.Module):
             note = "; ".join(filter(None, ("nothing about a face was understood, so the face stays as it is", note)))
             return neutral_reading(note, ignored=dict.fromkeys(ignored), truncated=truncated, probability=probability[0] * 0)
         active = probability[0] > self.threshold
+        denied = torch.zeros_like(active)
+        if affirmed != texts[0] and output.relevance[-1] > 0:
+            denied = (probability[-1] > self.threshold) & ~active
         if not bool(active.any()):
-            note = "; ".join(filter(None, ("a neutral face: no action unit is asked for", note)))
-            return neutral_reading(note, truncated=truncated, probability=probability[0])
+            note = "; ".join(filter(None, (_neutral_note(denied), note)))
+            return neutral_reading(note, truncated=truncated, probability=probability[0], denied=denied)
         changes = (probability - probability[0]).abs().amax(1) > 0.08
         changes |= ((output.intensity - output.intensity[0]).abs() * active).amax(1) > 0.25
         ignored = [words[n] for row, n in enumerate(probed, start=1) if len(texts) > 2 and not changes[row]]
@@ -354,7 +368,15 @@ class TextToAU(nn.Module):
             ignored=tuple(dict.fromkeys(ignored)),
             truncated=truncated,
             note=note,
+            denied=denied,
         )
+
+
+def _neutral_note(denied: Tensor) -> str:
+    if not bool(denied.any()):
+        return "a neutral face: no action unit is asked for"
+    names = ", ".join(name for name, is_denied in zip(AU_NAMES, denied.tolist()) if is_denied)
+    return f"no action unit is asked for; held back in the voice: {names}"
 
 
 def load_text_to_au(folder: str | Path, backbone: TextBackbone | None = None) -> TextToAU:
@@ -395,8 +417,12 @@ _UNREAD = {"Cc", "Cf", "Cs", "Co", "Cn", "So", "Sk"}
 
 def is_content_word(word: str) -> bool:
     """Whether a word can be "not understood": it is no grammar, degree or denial, and has a letter or digit."""
-    bare = word.strip(".,;:!?()[]\"'“”‘’…-").lower()
-    return bare not in _GRAMMAR and not _DENIALS.search(bare) and any(c.isalnum() for c in bare)
+    bare = _bare(word)
+    return bare not in _GRAMMAR and not _DENIALS.match(bare) and any(c.isalnum() for c in bare)
+
+
+def _bare(word: str) -> str:
+    return word.strip(".,;:!?()[]\"'“”‘’…-").lower()
 
 
 def _shorten(word: str) -> str:
@@ -452,7 +478,8 @@ def reading_to_json(reading: PromptReading) -> dict:
         }
         for n, name in enumerate(AU_NAMES)
     }
-    return {"aus": aus, "ignored": list(reading.ignored), "truncated": reading.truncated, "note": reading.note}
+    denied = [name for name, is_denied in zip(AU_NAMES, reading.denied.tolist()) if is_denied]
+    return {"aus": aus, "ignored": list(reading.ignored), "truncated": reading.truncated, "note": reading.note, "denied": denied}
 
 
 def config_to_json(config: TextToAUConfig) -> dict[str, float | int]:

@@ -215,3 +215,10 @@ def test_the_trained_controller_ignores_what_it_does_not_understand(trained):
     nonsense = trained.read("xqzzt flurb gnorp")
     assert not nonsense.active.any() and set(nonsense.ignored) == {"xqzzt", "flurb", "gnorp"} and nonsense.note
     assert "smile" not in trained.read("a warm smile").ignored
+
+
+@needs_demo
+def test_the_trained_controller_says_what_is_denied(trained):
+    denied = trained.read("not smiling").denied
+    assert bool(denied[au_index("AU12")]) and not trained.read("smiling").denied.any()
+    assert "AU12" in trained.read("not smiling").note
