@@ -91,13 +91,13 @@ class App:
 
     def _build(self) -> None:
         look, session, edits = apply_look(), self.session, self.edits
-        inner = PANEL_WIDTH - 34
+        inner = PANEL_WIDTH - 40
         with gate.window(no_scrollbar=True) as root:
             with gate.row():
                 with gate.column():
                     self._viewport = ViewportPanel(look, self.camera, self._options.size)
                     self._transport = TransportPanel(look, session, self._ask_sound, self._toggle_microphone)
-                with gate.child(width=PANEL_WIDTH, border=False) as self._panel:
+                with gate.child(width=PANEL_WIDTH, border=True) as self._panel:
                     self._avatar_panel = AvatarPanel(look, self._options.size, self._ask_avatar, self._set_quality, self._reset_camera, inner)
                     gate.separator()
                     self._prompt = PromptPanel(look, session, edits, inner)
@@ -369,7 +369,7 @@ class App:
             stages_ms={name: round(ms, 1) for name, ms in self._stages.ms.items()}, hop_ms=round(1000 * session.hop_seconds_spent),
             avatar=session.avatar.name if session.avatar else None, loading=session.is_loading, backend=self._backend,
             camera=[round(v, 4) for v in self.camera.camera(64, 64).viewmat.flatten().tolist()], now=round(session.now(), 3),
-            playing=session.is_playing, seconds=round(session.seconds, 3), sound=session.sound.name if session.sound else None,
+            playing=session.is_playing, length=round(session.seconds, 3), sound=session.sound.name if session.sound else None,
             microphone=session.microphone is not None, prompt=self.edits.prompt, typing=gate.is_typing(),
             offsets=self.edits.offsets, late=session.timeline.late_frames, silent=session.silent_because, message=self._message,
             recording=session.is_recording, recorded=recorder.frames_written if recorder else 0,

@@ -43,11 +43,12 @@ class AUPanel:
             gate.explain(slider, f"{unit.code}: adds to what the voice and the prompt ask for, -5 to 5; Ctrl-click to type")
             mute = gate.checkbox("", False, lambda value: self._edits.set_mute(index, value))
             gate.explain(mute, f"Mute {unit.code}: keep it at 0, whatever asks for it")
-            canvas = gate.canvas(_BAR_WIDTH, _BAR_HEIGHT + 4)
+            with gate.column() as holder:
+                canvas = gate.canvas(_BAR_WIDTH, _BAR_HEIGHT + 4)
             gate.draw_rectangle(canvas, (0, 6), (_BAR_WIDTH, _BAR_HEIGHT), theme.FIELD, 3)
             voice = gate.draw_rectangle(canvas, (0, 6), (0, 9), theme.DIM, 2)
             face = gate.draw_rectangle(canvas, (0, 9), (0, _BAR_HEIGHT), theme.ACCENT, 2)
-            gate.explain(canvas, f"{unit.code} now, 0 to 5. Grey: what the voice asks for. Blue: what the face does.")
+            gate.explain(holder, f"{unit.code} now, 0 to 5. Grey: what the voice asks for. Blue: what the face does.")
         self._sliders[index], self._mutes[index], self._bars[index] = slider, mute, (voice, face)
 
     def reset(self) -> None:

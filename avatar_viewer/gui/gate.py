@@ -8,6 +8,7 @@ Callbacks are queued and run by `draw_frame`, between frames, in the same thread
 from __future__ import annotations
 
 import math
+import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -76,6 +77,9 @@ def _safe(options: dict[str, Any]) -> dict[str, Any]:
 def open_window(title: str, size: tuple[int, int]) -> None:
     """Create the context and the window; to be followed by building items and `show_window`."""
     _typing_items.clear()
+    # Triton's library and Mesa's software or Radeon drivers each bring an LLVM, and loading Triton second ends the process
+    # (seen with triton 3 and Mesa 22.3: segmentation fault in its import). Nothing here compiles with it, so it stays out.
+    sys.modules.setdefault("triton", None)
     dpg.create_context()
     dpg.configure_app(manual_callback_management=True, keyboard_navigation=False)
     width, height = (min(max(v, low), high) for v, low, high in zip(size, MIN_VIEWPORT, MAX_VIEWPORT))

@@ -44,7 +44,7 @@ class StatusPanel:
     def __init__(self, look: theme.Look) -> None:
         self._said_at = 0.0
         self._is_error = False
-        with gate.child(height=HEIGHT, border=False, no_scrollbar=True) as self.tag:
+        with gate.child(height=HEIGHT, border=True, no_scrollbar=True) as self.tag:
             with gate.row(horizontal_spacing=18):
                 self._speed = gate.text("")
                 self._delay = gate.text("", color=theme.DIM)
@@ -55,7 +55,6 @@ class StatusPanel:
                 self._message = gate.text("")
             for tag in (self._speed, self._delay, self._backend, self._counters, self._message):
                 gate.bind_font(look.small, tag)
-            self._about_backend = gate.text("", show=False)
         self._message_text = ""
 
     def place(self, width: int) -> None:

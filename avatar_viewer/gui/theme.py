@@ -26,7 +26,7 @@ _COLORS: dict[str, gate.Color] = {
     "Border": (58, 60, 64), "FrameBg": FIELD, "FrameBgHovered": (62, 64, 69), "FrameBgActive": (68, 71, 76),
     "TitleBg": PANEL, "TitleBgActive": (46, 48, 52), "TitleBgCollapsed": PANEL,
     "ScrollbarBg": (34, 35, 38), "ScrollbarGrab": (70, 72, 77), "ScrollbarGrabHovered": (86, 89, 95), "ScrollbarGrabActive": (100, 103, 110),
-    "CheckMark": ACCENT, "SliderGrab": ACCENT, "SliderGrabActive": (130, 192, 235),
+    "CheckMark": ACCENT, "SliderGrab": (*ACCENT, 170), "SliderGrabActive": (130, 192, 235, 220),
     "Button": (60, 62, 67), "ButtonHovered": (74, 77, 83), "ButtonActive": ACCENT_DIM,
     "Header": (48, 50, 54), "HeaderHovered": (58, 61, 66), "HeaderActive": (64, 68, 74),
     "Separator": (56, 58, 62), "PlotHistogram": ACCENT, "TextSelectedBg": ACCENT_DIM,
@@ -35,7 +35,7 @@ _COLORS: dict[str, gate.Color] = {
 _STYLES: dict[str, tuple[float, ...]] = {
     "WindowPadding": (10, 8), "FramePadding": (8, 4), "ItemSpacing": (8, 6), "ItemInnerSpacing": (6, 4), "CellPadding": (4, 2),
     "FrameRounding": (4,), "ChildRounding": (4,), "WindowRounding": (6,), "PopupRounding": (6,), "GrabRounding": (4,),
-    "ScrollbarRounding": (6,), "ScrollbarSize": (12,), "GrabMinSize": (12,), "WindowBorderSize": (0,), "ChildBorderSize": (0,),
+    "ScrollbarRounding": (6,), "ScrollbarSize": (12,), "GrabMinSize": (10,), "WindowBorderSize": (0,), "ChildBorderSize": (0,),
     "FrameBorderSize": (0,), "PopupBorderSize": (1,), "IndentSpacing": (14,),
 }  # fmt: skip
 
@@ -62,5 +62,5 @@ def apply_look() -> Look:
         stage=gate.make_theme({"ChildBg": STAGE}, {"WindowPadding": (0, 0), "ChildRounding": (0,)}),
         record=gate.make_theme({"Button": (150, 48, 44), "ButtonHovered": (178, 58, 53), "ButtonActive": RECORD}, {}),
         primary=gate.make_theme({"Button": ACCENT_DIM, "ButtonHovered": (70, 120, 156), "ButtonActive": ACCENT}, {}),
-        flat=gate.make_theme({"Button": (0, 0, 0, 0), "ButtonHovered": (66, 68, 73), "ButtonActive": ACCENT_DIM}, {"FramePadding": (4, 2)}),
+        flat=gate.make_theme({"Button": (0, 0, 0, 0), "ButtonHovered": (66, 68, 73), "ButtonActive": ACCENT_DIM}, {"FramePadding": (2, 4), "ButtonTextAlign": (0, 0.5)}),
     )

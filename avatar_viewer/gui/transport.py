@@ -8,10 +8,10 @@ import numpy as np
 
 from ..config import SAMPLE_RATE
 from ..live.session import Session
-from ..live.spool import SpoolReader
+from ..live.spool import SpoolFormat, SpoolReader
 from . import gate, theme
 
-HEIGHT = 104
+HEIGHT = 96
 _WAVE_HEIGHT = 44
 _BARS = 240
 _READ_PER_BAR = 2048  # samples looked at for one bar: the cost is the same for any length
@@ -24,7 +24,7 @@ class TransportPanel:
         self._drawn: tuple | None = None
         self._dragged_to: float | None = None
         self._was_down = False
-        with gate.child(height=HEIGHT, border=False, no_scrollbar=True) as self.tag:
+        with gate.child(height=HEIGHT, border=True, no_scrollbar=True, no_scroll_with_mouse=True) as self.tag:
             with gate.row():
                 self._play = gate.button("Play", session.toggle, width=72)
                 gate.bind_theme(look.primary, self._play)
@@ -36,7 +36,8 @@ class TransportPanel:
                 gate.explain(self._microphone, "Let the head follow your voice; press again to stop (M)")
                 gate.explain(gate.button("Open sound...", open_sound), "wav, flac, mp3, ogg, m4a, any rate (O)")
                 self._name = gate.text("no sound", color=theme.DIM)
-            self._canvas = gate.canvas(100, _WAVE_HEIGHT)
+            with gate.column() as self._wave:
+                self._canvas = gate.canvas(100, _WAVE_HEIGHT)
             self._back = gate.draw_rectangle(self._canvas, (0, 0), (100, _WAVE_HEIGHT), theme.FIELD, 4)
             middle = _WAVE_HEIGHT / 2
             self._bars = [gate.draw_line(self._canvas, (0, middle), (0, middle), theme.FAINT, 2) for _ in range(_BARS)]
@@ -115,8 +116,8 @@ class TransportPanel:
     def _scrub(self) -> None:
         """Press or drag on the waveform to go there; the seek happens when the button is let go."""
         is_down = gate.is_button_down("left")
-        if is_down and (self._dragged_to is not None or (not self._was_down and gate.is_hovered(self._canvas))):
-            left, _, width, _ = gate.item_rectangle(self._canvas)
+        if is_down and (self._dragged_to is not None or (not self._was_down and gate.is_hovered(self._wave))):
+            left, _, width, _ = gate.item_rectangle(self._wave)
             share = (gate.mouse_position()[0] - left) / max(1.0, width)
             self._dragged_to = min(max(share, 0.0), 1.0) * self._session.seconds
         elif self._dragged_to is not None:
@@ -138,7 +139,7 @@ def clock_text(seconds: float) -> str:
     return f"{tenths // 600}:{tenths // 10 % 60:02d}.{tenths % 10}"
 
 
-def wave_heights(spool, seconds: float, bars: int) -> np.ndarray:  # SpoolFormat -> [bars] 0..1
+def wave_heights(spool: SpoolFormat, seconds: float, bars: int) -> np.ndarray:  # -> [bars] 0..1
     """Peaks of `bars` pieces of a sound, the loudest 1."""
     reader = SpoolReader(spool)
     try:

@@ -29,6 +29,11 @@ class Latest(Generic[Value]):
         with self._lock:
             self._value = value
 
+    @property
+    def is_empty(self) -> bool:
+        with self._lock:
+            return self._value is None
+
     def take(self) -> Value | None:
         with self._lock:
             value, self._value = self._value, None
@@ -79,32 +84,39 @@ class MotionTimeline:
         self._ease_seconds = ease_seconds
         self._is_over = False
         self._is_restarting = False
+        self._generation = 0
         self.late_frames = 0
 
     def clear(self) -> None:
         with self._lock:
             self._windows.clear()
             self._is_over = self._is_restarting = False
+            self._generation += 1
 
-    def restart(self) -> None:
-        """After a seek: what is known stays on show until the first new window replaces it."""
+    def restart(self) -> int:
+        """After a seek: what is known stays on show until the first new window replaces it.
+
+        Returns the new generation; motion of an older one, still under way in another thread, is not taken any more.
+        """
         with self._lock:
             self._is_restarting, self._is_over = True, False
+            self._generation += 1
+            return self._generation
 
-    def extend(self, window: MotionWindow) -> None:
+    def extend(self, window: MotionWindow, generation: int | None = None) -> None:
         """Append motion that begins where the last window ended, or anywhere after `restart` and `clear`."""
-        if not len(window.au_codes):
-            return
         with self._lock:
+            if not len(window.au_codes) or generation not in (None, self._generation):
+                return
             if self._is_restarting:
                 self._windows.clear()
                 self._is_restarting = False
             self._windows.append(window)
 
-    def finish(self) -> None:
+    def finish(self, generation: int | None = None) -> None:
         """Nothing more will come: the end is the sound's end and not a delay."""
         with self._lock:
-            self._is_over = True
+            self._is_over = self._is_over or generation in (None, self._generation)
 
     @property
     def is_over(self) -> bool:

@@ -301,7 +301,7 @@ class Session:
 
     def _is_prepared(self) -> bool:
         if self._motion is None:
-            return True
+            return not self.is_loading  # sound without a face would be over before the head is there
         end = self.timeline.end_seconds
         hop = self._motion.stream.hop_ms / 1000
         has_motion = end is not None and (end >= self._clock.now() + hop or self.timeline.is_over)

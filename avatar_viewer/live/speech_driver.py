@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -31,6 +31,7 @@ class SpeechJob:
     spool: SpoolFormat
     is_complete: Callable[[], bool]  # the spool will not grow any more
     from_seconds: float
+    generation: int = 0  # of the timeline; set by `begin`
 
 
 class SpeechDriver:
@@ -47,9 +48,8 @@ class SpeechDriver:
 
     def begin(self, job: SpeechJob) -> None:
         """Leave what is being done and do this."""
-        self.timeline.restart()
         self.now_seconds = job.from_seconds
-        self._jobs.put(job)
+        self._jobs.put(replace(job, generation=self.timeline.restart()))
         self._wake.set()
 
     def stop(self) -> None:
@@ -60,13 +60,16 @@ class SpeechDriver:
         while not self._is_stopping:
             job = self._jobs.take()
             if job is None:
-                self._wake.wait(0.5)
-                self._wake.clear()
+                self._rest(0.5)
                 continue
             try:
                 self._follow(job)
             except Exception as error:  # the end of this job: the session shows it and goes on
                 self._failure.put("speech", error)
+
+    def _rest(self, seconds: float) -> None:
+        self._wake.wait(seconds)
+        self._wake.clear()
 
     def _follow(self, job: SpeechJob) -> None:
         motion, hop = job.motion, job.motion.stream.hop_samples
@@ -78,10 +81,10 @@ class SpeechDriver:
             if job.spool.ring_frames:
                 position = max(position, -(-reader.oldest // hop) * hop)
             motion.reset(position / SAMPLE_RATE)
-            while not self._wake.is_set() and not self._is_stopping:
+            while self._jobs.is_empty and not self._is_stopping:
                 end = self.timeline.end_seconds
                 if end is not None and end - self.now_seconds >= HOPS_AHEAD * hop_seconds:
-                    self._wake.wait(_POLL_SECONDS)
+                    self._rest(_POLL_SECONDS)
                     continue
                 is_complete = job.is_complete()
                 available = reader.count - position
@@ -90,7 +93,7 @@ class SpeechDriver:
                     motion.reset(position / SAMPLE_RATE)
                     continue
                 if available < hop and not is_complete:
-                    self._wake.wait(_POLL_SECONDS)
+                    self._rest(_POLL_SECONDS)
                     continue
                 count = min(hop, available)
                 began = time.perf_counter()
@@ -98,14 +101,12 @@ class SpeechDriver:
                 position += count
                 if is_complete and position >= reader.count:
                     windows = windows + motion.finish()
-                if self._wake.is_set():
-                    return  # of an older position by now
                 for window in windows:
-                    self.timeline.extend(window)
+                    self.timeline.extend(window, job.generation)
                 self.hop_seconds_spent = time.perf_counter() - began
                 self.timeline.prune(self.now_seconds - 1.0)
                 if is_complete and position >= reader.count:
-                    self.timeline.finish()
+                    self.timeline.finish(job.generation)
                     return
         finally:
             reader.close()
