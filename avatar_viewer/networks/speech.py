@@ -113,6 +113,27 @@ class SpeechBackbone(nn.Module):
     def stream(self, context: StreamContext = DEFAULT_STREAM) -> SpeechStream:
         return SpeechStream(self, context)
 
+    def count_products(self, context: StreamContext = DEFAULT_STREAM) -> tuple[float, float]:
+        """Multiplications a second of sound: streamed within `context`, and in one pass that hears each feature once."""
+        shape, config, left = block_shape(context), self.model.config, self.left_features
+        width, kernel = config.hidden_size, config.num_conv_pos_embeddings
+        front, rate, inputs = 0.0, float(SAMPLE_RATE), 1
+        for channels, taps, stride in zip(config.conv_dim, config.conv_kernel, config.conv_stride):
+            rate /= stride
+            front += rate * channels * taps * inputs
+            inputs = channels
+        token = width * inputs / config.num_hidden_layers  # the projection, shared out over the layers
+        token += 4 * width**2 + 2 * width * config.intermediate_size
+        position = width**2 // config.num_conv_pos_embedding_groups * kernel
+
+        def transform(tokens: int, seen: float) -> float:  # a hop
+            return tokens * (config.num_hidden_layers * (token + 2 * width * seen) + position)
+
+        hops = SAMPLE_RATE / context.hop_samples
+        overlap = (FEATURE_FIELD - FEATURE_HOP) / context.hop_samples  # the first layer hears a field's rest anew each hop
+        streamed = front * (1 + overlap) + hops * transform(shape.tokens, left + shape.tokens)
+        return streamed, front + hops * transform(shape.main, left + shape.main)
+
     def forward_blocks(
         self,
         samples: Tensor,  # [B, S]: whole hops plus the look-ahead of the last

@@ -44,9 +44,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    steps: int = 2400
-    batch: int = 12  # segments a step
-    seconds: float = 6.0  # a segment
+    steps: int = 2500
+    batch: int = 8  # segments a step
+    seconds: float = 4.0  # a segment
     learning_rate: float = 2e-3
     warmup: int = 100  # steps
     decay: float = 0.4

@@ -141,6 +141,21 @@ def test_the_demo_size_stays_within_eight_megabytes():
     assert parameters * 2 < 8e6
 
 
+def test_streaming_costs_at_most_1_3_times_one_pass():
+    streamed, once = create_speech_backbone().count_products()
+    assert 1.1 < streamed / once <= 1.3
+    assert 150e6 < once < 400e6
+
+
+def test_the_count_for_hubert_base_is_the_known_one():
+    """Derived in research: 2.45 + 0.24 + 4.25 thousand million products a second, attention beyond the window left out."""
+    config = HubertConfig()
+    with torch.device("meta"):
+        backbone = SpeechBackbone(HubertModel(config), name="base", left_features=80)
+    _, once = backbone.count_products()
+    assert 6.5e9 < once < 7.5e9
+
+
 def test_a_folder_without_weights_is_named(tmp_path):
     with pytest.raises(InputError, match="config.json is missing"):
         load_speech_backbone(tmp_path)
