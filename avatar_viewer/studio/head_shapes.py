@@ -169,7 +169,7 @@ def action_unit_shapes(m: Muscles) -> dict[str, np.ndarray]:  # AU -> [V, 3] mm 
         "AU10": m.part(4.6, 0.0) + move(np.where(m.upper, bump(16, -48, 11, 9), 0), up=3.4, forward=1.0) + move(bump(13, -40, 6, 6), up=1.6, out=1.0)
         + move(bump(28, -38, 8, 9), up=2.2, forward=2.2) + move(fold, forward=-1.8),
         "AU12": m.corners(7.5, 8.0, -4.5) + move(apple, up=3.4, forward=3.0, out=1.2) + move(fold, forward=-1.8, up=1.0)
-        + move(np.where(m.upper, bump(0, -58, 16, 8), 0), up=1.0, forward=-1.2) + m.lids(0.0, 0.5),
+        + move(np.where(m.upper, bump(0, -58, 16, 8), 0), up=0.2, forward=-1.2) + m.lids(0.0, 0.5),
         "AU14": m.corners(2.6, 1.2, -4.6, 9.0) + move(bump(31, -65, 4.0, 6.0), forward=-2.2) + move(bump(38, -66, 6, 10), forward=1.6)
         + m.press(0.22, 0.22, 0.3),
         "AU15": m.corners(1.2, -7.5, -1.2, 11.0) + move(bump(27, -80, 8, 7), up=-2.5, forward=1.2) + move(fold, forward=-0.6),

@@ -70,7 +70,7 @@ def head_distance(points: np.ndarray) -> np.ndarray:  # [P, 3] mm -> [P]
     d = smooth_min(d, _nose_distance(p), 7.0)
     d = smooth_max(d, -ellipsoid(p, (5.5, -43.2, 89.2), (2.7, 6.2, 4.6), (-20, 0, 14)), 2.0)  # nostrils
     neck = capsule(p, (0, -40, -28), (0, -195, -38), 41, 43)
-    neck = smooth_min(neck, capsule(p, (44, -62, -26), (11, -186, 4), 6, 6.5), 9)  # sternomastoid
+    neck = smooth_min(neck, capsule(p, (40, -40, -24), (11, -186, 4), 7, 6.5), 12)  # sternomastoid
     neck = smooth_min(neck, capsule(p, (14, -140, -60), (90, -216, -52), 16, 20), 16)  # trapezius
     return smooth_min(d, neck, 14)
 
