@@ -34,9 +34,9 @@ from ..studio.voices import Phone
 from .checkpoint import RunningAverage, load_checkpoint, save_checkpoint
 from .datasets.capture import Capture, TalkingSequence, open_capture
 from .datasets.motion_windows import WindowBatch, WindowSource, window_of
-from .latent_geometry import GeometryWeights, OffsetGrams, geometry_loss, offset_grams
+from .latent_geometry import GeometryWeights, OffsetGrams, geometry_loss, offset_grams, squared_length
 from .losses import uniform_laplacian
-from .motion_data import Clip, MotionData, prepare_motion
+from .motion_data import Clip, MotionData, more_performances, prepare_motion
 from .motion_scores import hear_clip, measure_response, score_clips, score_edits, score_response
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class MotionSettings:
     dim: int = 128
     layers: int = 4
     basis_size: int = 64
+    more_minutes: float = 16.0  # of performances beyond the capture's own
     extra_tracks: int = 1
     disturbed: int = 1
     silent: int = 24
@@ -72,7 +73,7 @@ class MotionSettings:
 
 SCALES = {
     "demo": MotionSettings(),
-    "dev": MotionSettings(steps=200, batch=32, dim=96, layers=2, basis_size=48, extra_tracks=0, disturbed=0, silent=8, test_clips=4),
+    "dev": MotionSettings(steps=200, batch=32, dim=96, layers=2, basis_size=48, more_minutes=0.0, extra_tracks=0, disturbed=0, silent=8, test_clips=4),
 }
 
 
@@ -92,6 +93,8 @@ def train_motion(data: Path, out: Path, scale: str = "demo", resume: bool = Fals
     train, test = ([clip for clip in clips if clip.split == split] for split in ("train", "test"))
     if not train:
         raise InputError(f"capture {data} holds no training sequence")
+    if rig is not None and rig.viseme_aus:
+        train += [Clip(performance) for performance in more_performances(settings.more_minutes, capture.fps, seed=11)]
     contexts = (DEFAULT_STREAM, LOW_DELAY_STREAM)
     work = out / "training"
     work.mkdir(parents=True, exist_ok=True)
@@ -174,7 +177,7 @@ class MotionTrainer:
                     shown[name] = value if name not in shown else shown[name] + 0.02 * (value - shown[name])
                 bar.update()
                 if step % 50 == 0:
-                    bar.set_postfix({name: f"{shown[name]:.3f}" for name in ("vertex", "lip")})
+                    bar.set_postfix({name: f"{shown[name]:.3f}" for name in ("rmse_mm", "lip")})
                     log.info("step %d %s", step, {name: round(value, 4) for name, value in shown.items()})
                 if state and time.monotonic() - saved > CHECKPOINT_SECONDS:
                     saved = time.monotonic()
@@ -230,6 +233,10 @@ class MotionTrainer:
             )  # fmt: skip
             error = (predicted - truth).square().mean(-1)
             parts["latent"] = error.mean() if valid is None else (error * valid).sum() / valid.sum()
+            with torch.no_grad():  # what to watch: samples with all their conditions
+                whole = (keep_codes & keep_speech).float() * (valid.all(dim=1) if valid is not None else 1.0)
+                distance = squared_length(predicted - truth, self.grams.vertex).mean(dim=1)
+                parts["rmse_mm"] = ((distance * whole).sum() / whole.sum().clamp(min=1.0)).sqrt()
             total = total + 0.5 * (loss + settings.latent_weight * parts["latent"])
             merged = {name: merged.get(name, 0.0) + 0.5 * value.detach() for name, value in parts.items()}
             shown = torch.cat((shown, predicted[:, :frames].detach()), dim=1)[:, -previous:]

@@ -29,7 +29,9 @@ from ..networks.denoiser import frame_pooling
 from ..networks.speech import SpeechBackbone
 from ..studio.blendshapes import RIG_CHANNELS, VISEMES, BlendshapeRig
 from ..studio.performance import Performance, counterfactual, speech_activity, viseme_matrix
+from ..studio.voices import TRAIN_VOICES
 from .datasets.motion_windows import Entry, Sounds, Tracks
+from .datasets.performed_speech import perform_voices
 from .datasets.speech_augment import disturb, noise
 
 # A frame is a lip frame (A8) where the lips are open or move, and two frames about, so that closures between count.
@@ -62,6 +64,18 @@ class MotionData:
     sounds: tuple[Sounds, ...]  # one a context; the first is the avatar's own
     train: tuple[tuple[Entry, ...], ...]  # one tuple a context
     silence: Tensor  # [D], what the backbone makes of silence
+
+
+def more_performances(minutes: float, fps: float, seed: int) -> list[Performance]:
+    """Performances of the training voices beyond a capture's own: sounds that cost no picture."""
+    result: list[Performance] = []
+    if minutes <= 0:
+        return result
+    for performance in perform_voices(TRAIN_VOICES, "train", fps, seed):
+        result.append(performance)
+        if sum(len(p.samples) for p in result) >= minutes * 60 * SAMPLE_RATE:
+            break
+    return result
 
 
 def clip_offsets(clip: Clip, rig: BlendshapeRig | None) -> np.ndarray:  # [T, V, 3] metres

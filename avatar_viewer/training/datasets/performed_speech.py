@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ...config import FEATURE_HOP, SAMPLE_RATE
-from ...studio.performance import EMOTIONS, au_codes, perform, speech_activity
+from ...studio.performance import EMOTIONS, Performance, au_codes, perform, speech_activity
 from ...studio.voices import Voice, pad_with_silence, synthesise
 from .speech_augment import NOMINAL_RMS, active_rms, babble, disturb, excerpt, no_voice
 from .speech_corpus import random_text, read_sentences, read_words
@@ -94,11 +94,23 @@ _ARRAYS = ("samples", "codes", "voice", "spans")
 
 
 def _perform_voices(viseme_aus, minutes: float, voices: tuple[Voice, ...], split: str, seed: int, progress) -> PerformedSpeech:
+    takes, clock = [], 0.0
+    for performance in perform_voices(voices, split, CODE_RATE, seed):
+        codes = au_codes(performance.values, viseme_aus)
+        takes.append((performance.samples, codes, speech_activity(performance.phones, len(codes), CODE_RATE)))
+        clock += len(performance.samples) / SAMPLE_RATE
+        progress(min(1.0, clock / (minutes * 60)))
+        if clock >= minutes * 60:
+            break
+    return join_takes(takes)
+
+
+def perform_voices(voices: tuple[Voice, ...], split: str, fps: float, seed: int) -> Iterator[Performance]:
+    """Performances without end, in random voices, rates, pitches and feelings; recorded-unit voices speak more often."""
     rng = np.random.default_rng(seed)
     sentences, words = read_sentences(split), read_words()
     weights = np.array([12.0 if voice.engine == "flite" else 1.0 for voice in voices])
-    takes, clock = [], 0.0
-    while clock < minutes * 60:
+    while True:
         voice = voices[rng.choice(len(voices), p=weights / weights.sum())]
         feeling = "neutral" if rng.random() < 0.3 else list(EMOTIONS)[rng.integers(len(EMOTIONS))]
         emotion = EMOTIONS[feeling]
@@ -108,12 +120,7 @@ def _perform_voices(viseme_aus, minutes: float, voices: tuple[Voice, ...], split
             pitch_range=emotion.pitch_range,
         )  # fmt: skip
         padded = pad_with_silence(spoken, float(rng.uniform(0.2, 0.9)), float(rng.uniform(0.3, 1.2)))
-        performance = perform(padded, emotion=feeling, fps=CODE_RATE, seed=int(rng.integers(2**31)))
-        codes = au_codes(performance.values, viseme_aus)
-        takes.append((padded.samples, codes, speech_activity(performance.phones, len(codes), CODE_RATE)))
-        clock += len(padded.samples) / SAMPLE_RATE
-        progress(min(1.0, clock / (minutes * 60)))
-    return join_takes(takes)
+        yield perform(padded, emotion=feeling, fps=fps, seed=int(rng.integers(2**31)))
 
 
 def draw_coded_segment(
