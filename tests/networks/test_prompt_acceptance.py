@@ -7,7 +7,7 @@ import torch
 
 from avatar_viewer.action_units import AU_NAMES, au_index
 from avatar_viewer.networks.text_to_au import HEAD_WEIGHTS, PromptReading, TextToAU, load_text_to_au
-from avatar_viewer.training.datasets.prompts import normal_text, read_prompt_corpus
+from avatar_viewer.training.datasets.prompts import paraphrase_key, read_prompt_corpus
 
 DEMO = Path(__file__).parents[2] / "checkpoints" / "demo"
 pytestmark = pytest.mark.skipif(not (DEMO / HEAD_WEIGHTS).is_file(), reason="no trained text part in checkpoints/demo")
@@ -24,18 +24,18 @@ EVERYDAY = {
     "you stole my wallet and I am mad at you": ANGRY, "an enraged customer": ANGRY, "absolutely livid boss": ANGRY, "crossly": ANGRY,
     "very irritated by the neighbours": ANGRY, "a hateful glare": ANGRY, "ready to punch someone": ANGRY,
     "there is a burglar in the house, she is terrified": AFRAID + " 26", "frightened little girl": AFRAID, "he is scared of spiders": AFRAID,
-    "trembling in fear": AFRAID, "totally panicked": AFRAID + " 26", "a startled rabbit": SURPRISED + " 04", "what a shock": SURPRISED,
+    "quaking in her boots, frightened": AFRAID, "totally panicked": AFRAID + " 26", "a startled rabbit": SURPRISED + " 04", "what a shock": SURPRISED,
     "astonished tourist": SURPRISED, "she can't believe she won": SURPRISED + " 06 12", "completely amazed": SURPRISED,
     "revolted by the smell of garbage": DISGUSTED, "that is disgusting, take it away": DISGUSTED, "eating something vile": DISGUSTED,
     "grossed-out teenager": DISGUSTED, "scornful and superior": "10 14", "a smug politician": "12 14", "looking down on the peasants": "14",
     "a puzzled detective": "04 07", "the student is confused by the question": "04 07", "worried mother": "01 04",
     "concerned about her friend": "01 04", "nervous bride": "01 02 04 05", "anxious before surgery": "01 02 04 05",
     "disappointed with the result": "01 15 17", "a let-down fan": "01 15 17", "bashful schoolboy": "12 24", "shyly looking up": "12 24",
-    "embarrassed by the mistake": "12 24", "exhausted nurse": "15 45", "very sleepy": "45", "bored pupil": "15 45",
-    "in terrible pain": "04 06 07 09 10", "eyebrows way up": "01 02", "knit the eyebrows": "04", "squinty eyes": "07", "shut your eyelids": "45",
-    "a wrinkly nose": "09", "drop the corners of your mouth": "15", "squeeze your lips together": "24", "let your jaw hang open": "25 26",
-    "lips a bit apart": "25", "smile with cheeks raised": HAPPY, "a frowny face": "04 15", "giggling girls": "06 12 25", "chuckles softly": "06 12 25",
-    "tough and determined": "04 24", "suspicious policeman": "02 04 07", "mouth closed, big smile": HAPPY,
+    "blushing, she wishes she had said nothing": "12 24", "exhausted nurse": "15 45", "very sleepy": "45", "bored pupil": "15 45",
+    "in terrible pain": "04 06 07 09 10", "eyebrows way up": "01 02", "bring your brows closer together": "04", "squinty eyes": "07", "shut your eyelids": "45",
+    "a wrinkly nose": "09", "drop the corners of your mouth": "15", "clamp the lips on each other": "24", "let your jaw hang open": "25 26",
+    "lips a bit apart": "25", "smile with cheeks raised": HAPPY, "a frowny face": "04 15", "two friends giggling at a secret": "06 12 25", "he lets out a chuckle": "06 12 25",
+    "tough and determined": "04 24", "suspicious policeman": "02 04 07", "a big smile but keep the mouth shut": HAPPY,
 }  # fmt: skip
 DEGREES = (
     ("slightly sad", "sad", "extremely sad", "AU15"), ("a bit angry", "angry", "very angry", "AU04"), ("a slight smile", "a smile", "a very big smile", "AU12"),
@@ -48,10 +48,10 @@ DEGREES = (
     ("eyes slightly narrowed", "eyes narrowed", "eyes very narrowed", "AU07"),
 )  # fmt: skip
 DENIALS = {
-    "not smiling": "AU12", "she is not laughing": "AU12", "without any frown": "AU04", "don't be angry": "AU04", "no surprise at all": "AU01",
+    "she never seems to smile": "AU12", "nobody is laughing here": "AU12", "without any frown": "AU04", "please do not get angry": "AU04", "no surprise at all": "AU01",
     "he isn't scared": "AU05", "not sad any longer": "AU15", "without raising his eyebrows": "AU02", "never disgusted": "AU09", "do not cry": "AU15",
-    "not worried in the least": "AU01", "stop grinning": "AU12", "eyes not closed": "AU45", "not disappointed": "AU15", "no wrinkling of the nose": "AU09",
-    "angry, but without pressing the lips": "AU24", "isn't confused": "AU07", "sad, not crying, mouth closed": "AU25", "don't open the mouth": "AU26",
+    "not worried in the least": "AU01", "stop grinning": "AU12", "she does not close her eyes": "AU45", "he is not at all disappointed": "AU15", "the nose is not wrinkled one bit": "AU09",
+    "angry, but without pressing the lips": "AU24", "you are not confused, are you": "AU07", "sad, not crying, mouth closed": "AU25", "no opening of the jaw": "AU26",
     "not exhausted": "AU45",
 }  # fmt: skip
 MEANINGLESS = (
@@ -73,10 +73,10 @@ def leads(reading: PromptReading, intended: str) -> bool:
     return bool(read) and AU_NAMES[int(reading.intensity.argmax())] in names and len(read - names) <= len(read & names)
 
 
-def test_the_list_is_not_in_the_corpus():
-    known = {normal_text(t) for entry in read_prompt_corpus() for t in entry.texts if entry.split == "train"}
-    fresh = [p for p in (*EVERYDAY, *MEANINGLESS) if normal_text(p) not in known]
-    assert len(fresh) == len(EVERYDAY) + len(MEANINGLESS)
+def test_neither_the_lists_nor_paraphrases_of_them_are_in_the_corpus():
+    known = {paraphrase_key(t) for entry in read_prompt_corpus() for t in entry.texts}
+    fresh = [p for p in (*EVERYDAY, *DENIALS, *MEANINGLESS) if paraphrase_key(p) not in known]
+    assert len(fresh) == len(EVERYDAY) + len(DENIALS) + len(MEANINGLESS)
 
 
 def test_the_intended_action_units_lead_in_85_percent(text):
