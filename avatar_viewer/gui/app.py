@@ -45,6 +45,7 @@ PANEL_WIDTH = 430
 _EASE_SECONDS = 0.4  # after an edit the face still moves for so long
 _CPU_FPS, _GPU_FPS = 40.0, 60.0  # two cores also have speech to hear and a window to draw
 _RESTING_FPS = ((2.0, 30.0), (10.0, 12.0), (1e9, 5.0))  # (seconds since the last input, frames a second)
+_LOADING_FPS = 12.0  # what is being loaded needs the cores
 _KEY_REPEAT_SECONDS = 0.2
 _LONG_MESSAGE = 180  # characters: these get a dialog
 
@@ -97,7 +98,7 @@ class App:
                 with gate.column():
                     self._viewport = ViewportPanel(look, self.camera, self._options.size)
                     self._transport = TransportPanel(look, session, self._ask_sound, self._toggle_microphone)
-                with gate.child(width=PANEL_WIDTH, border=True) as self._panel:
+                with gate.child(width=PANEL_WIDTH, border=False, always_use_window_padding=True) as self._panel:
                     self._avatar_panel = AvatarPanel(look, self._options.size, self._ask_avatar, self._set_quality, self._reset_camera, inner)
                     gate.separator()
                     self._prompt = PromptPanel(look, session, edits, inner)
@@ -205,9 +206,11 @@ class App:
     def _rest(self, began: float) -> None:
         """Sleep away what this frame does not need."""
         session, now = self.session, time.monotonic()
-        is_busy = session.is_playing or session.recorder or now < self._moving_until or session.is_loading or session.is_opening
+        is_busy = session.clock.is_playing or session.recorder or now < self._moving_until
         fps = _CPU_FPS if self._backend == "cpu" else _GPU_FPS
-        if not is_busy and not self._viewport.is_moving:
+        if session.is_loading or session.is_opening:
+            fps = _LOADING_FPS
+        elif not is_busy and not self._viewport.is_moving:
             fps = min(fps, next(rate for since, rate in _RESTING_FPS if now - self._last_input < since))
         time.sleep(max(0.0, began + 1.0 / fps - time.monotonic()))
 
@@ -358,6 +361,11 @@ class App:
     def _stop(self, *_: object) -> None:
         self._is_stopping = True
 
+    def _places(self) -> dict[str, tuple[float, float]]:
+        """Where things are in the window, for tests with a mouse: the middle of each."""
+        tags = {**self._viewport.tags, **self._prompt.tags, **self._transport.tags, **self._record.tags, **self._aus.tags}
+        return {name: (left + width / 2, top + height / 2) for name, tag in tags.items() for left, top, width, height in [gate.item_rectangle(tag)]}
+
     def _write_trace(self) -> None:
         now = time.monotonic()
         if self._trace is None or now - self._last_trace < 0.25:
@@ -365,7 +373,7 @@ class App:
         self._last_trace = now
         session, recorder = self.session, self.session.recorder
         self._trace.write(
-            fps=round(self._rate.fps, 1), p95_ms=round(self._rate.p95_ms, 1), pictures=self._pictures,
+            cpu_seconds=round(time.process_time(), 2), fps=round(self._rate.fps, 1), p95_ms=round(self._rate.p95_ms, 1), pictures=self._pictures,
             stages_ms={name: round(ms, 1) for name, ms in self._stages.ms.items()}, hop_ms=round(1000 * session.hop_seconds_spent),
             avatar=session.avatar.name if session.avatar else None, loading=session.is_loading, backend=self._backend,
             camera=[round(v, 4) for v in self.camera.camera(64, 64).viewmat.flatten().tolist()], now=round(session.now(), 3),
@@ -373,7 +381,7 @@ class App:
             microphone=session.microphone is not None, prompt=self.edits.prompt, typing=gate.is_typing(),
             offsets=self.edits.offsets, late=session.timeline.late_frames, silent=session.silent_because, message=self._message,
             recording=session.is_recording, recorded=recorder.frames_written if recorder else 0,
-            dropped=recorder.frames_dropped if recorder else 0, last_take=session.last_take,
+            dropped=recorder.frames_dropped if recorder else 0, last_take=session.last_take, places=self._places(),
         )  # fmt: skip
 
 

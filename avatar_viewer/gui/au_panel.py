@@ -30,6 +30,11 @@ class AUPanel:
                     if unit.group == group:
                         self._add_row(look, index, slider_width)
 
+    @property
+    def tags(self) -> dict[str, gate.Tag]:
+        """Items that a test points at."""
+        return {ACTION_UNITS[index].code: slider for index, slider in self._sliders.items()}
+
     def _add_row(self, look: theme.Look, index: int, slider_width: int) -> None:
         unit = ACTION_UNITS[index]
         with gate.row(horizontal_spacing=6):

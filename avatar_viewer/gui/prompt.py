@@ -42,6 +42,11 @@ class PromptPanel:
         gate.explain(mode, "blend: moves towards the prompt, can add what the voice lacks. paper: multiplies the voice, as published.")
         self._mode = mode
 
+    @property
+    def tags(self) -> dict[str, gate.Tag]:
+        """Items that a test points at."""
+        return {"prompt": self._box}
+
     def _slider(self, label, low, high, get, set_value, width: int, about: str) -> None:
         tag = gate.slider(label, low, high, get(), set_value, width=width - 90)
         gate.explain(tag, about)

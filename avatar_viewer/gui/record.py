@@ -34,6 +34,11 @@ class RecordPanel:
             gate.text("fps")
         self._state = gate.text("", wrap=width)
 
+    @property
+    def tags(self) -> dict[str, gate.Tag]:
+        """Items that a test points at."""
+        return {"record": self._button}
+
     def toggle(self) -> None:
         if self._session.is_recording:
             self.stop()

@@ -44,7 +44,7 @@ class StatusPanel:
     def __init__(self, look: theme.Look) -> None:
         self._said_at = 0.0
         self._is_error = False
-        with gate.child(height=HEIGHT, border=True, no_scrollbar=True) as self.tag:
+        with gate.child(height=HEIGHT, border=False, always_use_window_padding=True, no_scrollbar=True) as self.tag:
             with gate.row(horizontal_spacing=18):
                 self._speed = gate.text("")
                 self._delay = gate.text("", color=theme.DIM)

@@ -24,7 +24,7 @@ class TransportPanel:
         self._drawn: tuple | None = None
         self._dragged_to: float | None = None
         self._was_down = False
-        with gate.child(height=HEIGHT, border=True, no_scrollbar=True, no_scroll_with_mouse=True) as self.tag:
+        with gate.child(height=HEIGHT, border=False, always_use_window_padding=True, no_scrollbar=True, no_scroll_with_mouse=True) as self.tag:
             with gate.row():
                 self._play = gate.button("Play", session.toggle, width=72)
                 gate.bind_theme(look.primary, self._play)
@@ -45,6 +45,11 @@ class TransportPanel:
             self._level = gate.draw_rectangle(self._canvas, (0, 0), (0, 0), theme.GOOD, 3)
         self._heights = np.zeros(_BARS)
         self._colored = -1
+
+    @property
+    def tags(self) -> dict[str, gate.Tag]:
+        """Items that a test points at."""
+        return {"play": self._play, "wave": self._wave}
 
     def place(self, width: int) -> None:
         if width != self._width:

@@ -28,6 +28,11 @@ class ViewportPanel:
         gate.bind_theme(look.stage, self.tag)
 
     @property
+    def tags(self) -> dict[str, gate.Tag]:
+        """Items that a test points at."""
+        return {"stage": self._image}
+
+    @property
     def size(self) -> tuple[int, int]:
         return self._texture.width, self._texture.height
 

@@ -25,7 +25,7 @@ _PLAYER_FIELDS = ("generation", "frame", "heard_at", "is_playing", "has_ended", 
 _MICROPHONE_FIELDS = ("samples", "captured_at", "level", "peak", "overflows")
 _OUTPUT_LATENCY_SECONDS = 0.08
 _FADE_FRAMES = 240  # 5 ms against clicks after a seek
-_STALL_SECONDS = 1.5
+_STALL_SECONDS = 3.0
 _SPEECH_RING_SECONDS, _PLAYBACK_RING_SECONDS = 60, 120
 
 

@@ -139,6 +139,7 @@ class Session:
             self._motion = self._make_motion(avatar, self.edits)
             self._start_driver()
             self._begin_speech()
+        self._preparing_since = time.monotonic()
         if self.prompt:
             self.set_prompt(self.prompt)
 
