@@ -60,5 +60,5 @@ def _laws(sheet: FaceSheet) -> tuple[Constraint, ...]:
         centre = EYE_CENTRE * np.array([sign, 1, 1])
         radius = np.linalg.norm(sheet.vertices - centre, axis=1)
         skin = np.flatnonzero((u * sign > 0) & (np.abs(sheet.lid) < 20) & (a > 12) & (a < 60))
-        laws.append(SphereContact(centre / 1000, skin, np.minimum(radius[skin], LID_RADIUS) / 1000))
+        laws.append(SphereContact((centre / 1000).astype(np.float32), skin, (np.minimum(radius[skin], LID_RADIUS) / 1000).astype(np.float32)))
     return tuple(laws)

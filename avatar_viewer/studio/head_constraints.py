@@ -62,6 +62,6 @@ def contact_between(
     share = np.clip((affected_u - margin_u[right - 1]) / (margin_u[right] - margin_u[right - 1]), 0.0, 1.0)
     beyond = np.maximum(0.0, np.maximum(margin_u[0] - affected_u, affected_u - margin_u[-1]))
     follow = follow * np.exp(-((beyond / max(margin_u[1] - margin_u[0], 1e-9)) ** 2))
-    return LipContact(
-        upper, lower, affected, np.stack([right - 1, right], -1), np.stack([(1 - share) * follow, share * follow], -1), least_gap
-    )
+    shares = np.stack([(1 - share) * follow, share * follow], -1).astype(np.float32)
+    moved = np.abs(shares).max(axis=1) > 1e-3
+    return LipContact(upper, lower, affected[moved], np.stack([right - 1, right], -1)[moved], shares[moved], least_gap)

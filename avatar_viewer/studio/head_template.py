@@ -354,9 +354,16 @@ def _even_out(points: np.ndarray, faces: np.ndarray, uv: np.ndarray, lip: np.nda
     corner_faces = np.bincount(faces.ravel(), minlength=len(points))
     free = 0.5 * (uses == corner_faces) * (np.abs(_lid_coordinate(uv)) > 3.5) * (np.abs(lip) > 1.3)
     for _ in range(4):
-        mean = np.stack([np.bincount(both[:, 0], points[both[:, 1], axis], len(points)) for axis in range(3)], -1) / count
-        points = points + free[:, None] * (mean - points)
+        points = points + free[:, None] * (_neighbour_mean(points, both, count) - points)
+    under_jaw = (uv[:, 1] < -74) & (np.abs(uv[:, 0]) > 14) & (free > 0)  # rays graze the jaw line: spread out on the surface
+    for _ in range(30):
+        points[under_jaw] = _neighbour_mean(points, both, count)[under_jaw]
+        points[under_jaw] -= (head_distance(points[under_jaw])[:, None]) * surface_normals(points[under_jaw])
     return points
+
+
+def _neighbour_mean(points: np.ndarray, both: np.ndarray, count: np.ndarray) -> np.ndarray:
+    return np.stack([np.bincount(both[:, 0], points[both[:, 1], axis], len(points)) for axis in range(3)], -1) / count
 
 
 def _lip_coordinate(uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
