@@ -34,6 +34,7 @@ from .simd import (
     lowest_bit,
     peek,
     poke,
+    prefetch,
     repeat,
     select,
     smaller,
@@ -48,21 +49,23 @@ from .simd import (
 )
 
 BATCH = 64  # pairs
+AHEAD = 16  # pairs whose records are on their way: another core may have written them
 S_ORIGIN, T_ORIGIN = SLOPE_X, SLOPE_Y  # in a batch, s and t at the tile's first pixel take the slopes' places
 BLOCK = 4  # pixels, both ways
 BLOCKS = 16  # a tile
 STATE = 5 * LANES  # floats a block: forward transmittance and colour; backward transmittance, what is behind, and gradients
-SCRATCH = BATCH * RECORD + BLOCKS * STATE  # floats a thread
-MASKS = BATCH + BLOCKS  # uint16 a thread: the blocks of each pair, then the live lanes of each block
+SCRATCH = BATCH * RECORD + BLOCKS * STATE + 64  # floats a thread; the last ones keep other threads' cache lines away
+MASKS = 192  # uint16 a thread: the blocks of each pair, then the live lanes of each block; padded likewise
 HALF = np.float32(0.5)
 ONE = np.float32(1.0)
 
 
 @numba.njit
-def _load_batch(records, pairs, first, count, left, top, live, scratch, base, masks, mask_base):
+def _load_batch(records, pairs, first, count, last, left, top, live, scratch, base, masks, mask_base):
     """Copy the records of some pairs beside each other, and find the live blocks that each can reach."""
     columns, rows = lane_columns() * np.float32(BLOCK), lane_rows() * np.float32(BLOCK)
     for k in range(count):
+        prefetch(records, RECORD * np.int64(peek(pairs, min(first + k + AHEAD, last - 1))))
         source, target = RECORD * np.int64(peek(pairs, first + k)), base + RECORD * k
         store(scratch, target, load(records, source))
         dx, dy = left + HALF - peek(records, source + X), top + HALF - peek(records, source + Y)
@@ -115,7 +118,7 @@ def _blend_tile(records, pairs, first, last, left, top, width, height, scratch, 
             store(scratch, state + block * STATE + part * LANES, splat(np.float32(0)))
     live = _start_blocks(left, top, width, height, masks, mask_base)
     while first < last and live != 0:
-        _load_batch(records, pairs, first, min(last - first, BATCH), np.float32(left), np.float32(top), live, scratch, base, masks, mask_base)
+        _load_batch(records, pairs, first, min(last - first, BATCH), last, np.float32(left), np.float32(top), live, scratch, base, masks, mask_base)
         first += BATCH
         for block in range(BLOCKS):
             word = words_with_bit(masks, mask_base, block)
@@ -197,7 +200,7 @@ def count_lanes(records, starts, pairs, first_tile, last_tile, tiles_x, width, h
         found[0] += starts[tile + 1] - starts[tile]
         for first in range(starts[tile], starts[tile + 1], BATCH):
             count = min(starts[tile + 1] - first, BATCH)
-            _load_batch(records, pairs, first, count, np.float32(left), np.float32(top), live, scratch, 0, masks, 0)
+            _load_batch(records, pairs, first, count, starts[tile + 1], np.float32(left), np.float32(top), live, scratch, 0, masks, 0)
             for k in range(count):
                 for block in range(BLOCKS):
                     if not np.int64(peek(masks, k)) & live & (1 << block):
@@ -250,7 +253,7 @@ def _blend_tile_backward(
     live = _start_blocks(left, top, width, height, masks, mask_base)
     while first < last and live != 0:
         count = min(last - first, BATCH)
-        _load_batch(records, pairs, first, count, np.float32(left), np.float32(top), live, scratch, base, masks, mask_base)
+        _load_batch(records, pairs, first, count, last, np.float32(left), np.float32(top), live, scratch, base, masks, mask_base)
         for k in range(count):
             record = base + RECORD * k
             g = gs = gt = gss = gst = gtt = d_red = d_green = d_blue = splat(np.float32(0))
@@ -316,5 +319,6 @@ def add_pairs(order, visible, ends, places, threads, adds_up, pair_sums, sums):
             row = RECORD * np.int64(order[k])
             total = load(sums, row) if adds_up else splat(np.float32(0))
             for pair in range(ends[k - 1] if k > 0 else 0, ends[k]):
+                prefetch(pair_sums, RECORD * np.int64(places[min(pair + AHEAD, ends[visible - 1] - 1)]))
                 total = total + load(pair_sums, RECORD * np.int64(places[pair]))
             store(sums, row, total)

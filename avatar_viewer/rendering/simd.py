@@ -356,6 +356,20 @@ def store(typing_context, array, offset, value):
 
 
 @intrinsic
+def prefetch(typing_context, array, offset):
+    """Ask for the cache line of an element before it is needed."""
+
+    def generate(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        place = builder.gep(data, [args[1]])
+        read, soon, of_data = (ir.Constant(_INT, n) for n in (0, 3, 1))
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), place, read, soon, of_data)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@intrinsic
 def repeat(typing_context, array, offset):
     """One element of a float32 array in all lanes."""
 
