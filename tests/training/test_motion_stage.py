@@ -1,21 +1,27 @@
 """The motion stage on a toy: data as in use, a tiny denoiser that obeys the codes under one and the same voice, resume."""
 
 import importlib.util
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from avatar_viewer.action_units import au_index
+from avatar_viewer.avatar.bundle import load_network
 from avatar_viewer.avatar.face import FaceTemplate
 from avatar_viewer.config import DEFAULT_STREAM, LOW_DELAY_STREAM
+from avatar_viewer.errors import InputError
 from avatar_viewer.metrics.lips import correlation
 from avatar_viewer.networks.denoiser import RESPONSE_LEVELS, frame_pooling
 from avatar_viewer.studio.blendshapes import RIG_CHANNELS
 from avatar_viewer.studio.performance import Performance, counterfactual
 from avatar_viewer.studio.voices import Phone
+from avatar_viewer.training import motion
 from avatar_viewer.training.checkpoint import save_checkpoint
 from avatar_viewer.training.motion import MotionSettings, MotionTrainer, evaluate
 from avatar_viewer.training.motion_data import Clip, clip_codes, clip_offsets, lip_weights, pool_blocks, prepare_motion
@@ -220,3 +226,38 @@ def test_a_stopped_run_goes_on_to_the_same_weights(stage, tmp_path):
     second.run(tmp_path / "state.safetensors", resume=True)
     for a, b in zip(whole.denoiser.parameters(), second.denoiser.parameters()):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_the_stage_trains_from_a_capture_and_seals_the_avatars_part(stage, tiny_avatar_folder, tmp_path, monkeypatch):
+    rig, face, clips, _ = stage
+    out = tmp_path / "avatar"
+    shutil.copytree(tiny_avatar_folder, out)
+    sequences = []
+    for number, clip in enumerate(clips[:2] + clips[12:14]):
+        folder = tmp_path / f"sequence{number}"
+        folder.mkdir()
+        (folder / "phones.csv").write_text("start,end,phone\n0.0,4.0,aa\n")
+        performance = clip.performance
+        sequences.append(
+            SimpleNamespace(
+                folder=folder, split=clip.split, fps=25.0, kind=performance.kind, voice="hiss", emotion="", samples=performance.samples,
+                phones=((0.0, 4.0, "aa"),), performance=(performance.values, performance.channels),
+            )
+        )  # fmt: skip
+    capture = SimpleNamespace(
+        rig_source="crude", neutral=face.neutral, faces=face.faces, regions=face.regions | {"lip_upper": face.lip_upper, "lip_lower": face.lip_lower},
+        sequences=sequences, fps=25.0,
+    )  # fmt: skip
+    monkeypatch.setattr(motion, "open_capture", lambda data: capture)
+    monkeypatch.setattr(motion, "open_rig", lambda source: rig)
+    monkeypatch.setitem(motion.SCALES, "dev", replace(SETTINGS, steps=4, more_minutes=0.0, silent=2, test_clips=1))
+    motion.train_motion(tmp_path, out, "dev", device="cpu")
+    record = json.loads((out / "training" / "motion_scores.json").read_text())
+    assert {"true_codes", "heard_codes", "counterfactual", "response", "edits"} <= set(record["scores"])
+    denoiser = load_network(out, "denoiser")
+    assert denoiser.config.num_vertices == len(face.neutral) and denoiser.response_latents[:, 1:].abs().max() > 0
+    gram = denoiser.basis @ denoiser.basis.T
+    torch.testing.assert_close(gram, torch.eye(10), atol=2e-3, rtol=0)
+    assert json.loads((out / "avatar.json").read_text())["training"]["motion"]["scale"] == "dev"
+    with pytest.raises(InputError, match="unknown scale"):
+        motion.train_motion(tmp_path, out, "huge")
