@@ -31,7 +31,7 @@ SAVE_SECONDS, EXPORT_SECONDS = 60.0, 180.0  # of training between two checkpoint
 
 @dataclass(frozen=True)
 class BackboneSettings:
-    steps: int = 8000
+    steps: int = 6400
     batch: int = 8  # segments a step: many small steps learn several times as much in a core's minute as few large ones
     seconds: float = 3.0  # a segment
     learning_rate: float = 2e-3
