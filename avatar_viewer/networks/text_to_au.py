@@ -41,7 +41,7 @@ COMPACT_MODEL = {
     "embed_dim": 512,
     "custom_text": True,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "head_width": 16, "patch_size": 32},
-    "text_cfg": {"context_length": CONTEXT_TOKENS, "vocab_size": 49408, "width": 96, "heads": 4, "layers": 4},
+    "text_cfg": {"context_length": CONTEXT_TOKENS, "vocab_size": 49408, "width": 96, "heads": 4, "layers": 2},
 }
 
 # Words that carry grammar, degree or denial: never reported as not understood.

@@ -22,6 +22,7 @@ from ..action_units import AU_NAMES, MAX_INTENSITY, NUM_AUS
 from ..avatar.bundle import save_avatar
 from ..errors import InputError
 from ..networks.text_to_au import (
+    COMPACT_MODEL,
     HeadOutput,
     TextBackbone,
     TextToAU,
@@ -57,7 +58,7 @@ class TextScale:
 
 
 SCALES = {
-    "demo": TextScale(sentences=15_000, sentence_steps=500, tuning_steps=700, variants=16_000),
+    "demo": TextScale(sentences=15_000, sentence_steps=400, tuning_steps=700, variants=16_000),
     "dev": TextScale(sentences=500, sentence_steps=5, tuning_steps=5, variants=300, epochs=5),
 }
 
@@ -125,8 +126,8 @@ def _train_tower(
         report("WordNet is not installed (apt-get install wordnet-base): the teacher speaks on the corpus alone")
     corpus = [text for entry in train for text in entry.texts]
     lesson = _hear_teacher(teacher, corpus, sentences, cache, report)
-    done = cache / f"text_tower_{_digest([*sentences, repr(scale)])}.safetensors"  # a changed corpus need not hear it all again
-    halfway = cache / f"text_tuning_{_digest([*sentences, *map(repr, train), repr(scale)])}.safetensors"
+    done = cache / f"text_tower_{_digest([*sentences, repr(scale), repr(COMPACT_MODEL)])}.safetensors"  # a changed corpus need not hear it all again
+    halfway = cache / f"text_tuning_{_digest([*sentences, *map(repr, train), repr(scale), repr(COMPACT_MODEL)])}.safetensors"
     if not resume:
         done.unlink(missing_ok=True)
         halfway.unlink(missing_ok=True)
@@ -158,7 +159,7 @@ def _hear_teacher(
         report(f"teacher: {done} of {of} sentences")
 
     vectors = encode_cached(teacher, sentences, cache, progress) if sentences else torch.zeros(0, TEACHER_DIM)
-    return Lesson(corpus, teacher.encode(corpus), sentences, vectors.float())
+    return Lesson(corpus, encode_cached(teacher, corpus, cache).float(), sentences, vectors.float())
 
 
 def _give_tokens_meaning(model: nn.Module, teacher: SentenceTeacher, scale: TextScale, cache: Path, report: Callable[[str], None]) -> None:

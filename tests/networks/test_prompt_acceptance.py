@@ -51,7 +51,7 @@ DENIALS = {
     "she never seems to smile": "AU12", "nobody is laughing here": "AU12", "without any frown": "AU04", "please do not get angry": "AU04", "no surprise at all": "AU01",
     "he isn't scared": "AU05", "not sad any longer": "AU15", "without raising his eyebrows": "AU02", "never disgusted": "AU09", "do not cry": "AU15",
     "not worried in the least": "AU01", "stop grinning": "AU12", "she does not close her eyes": "AU45", "he is not at all disappointed": "AU15", "the nose is not wrinkled one bit": "AU09",
-    "angry, but without pressing the lips": "AU24", "you are not confused, are you": "AU07", "sad, not crying, mouth closed": "AU25", "no opening of the jaw": "AU26",
+    "angry, but without pressing the lips": "AU24", "there is nothing puzzling here, she is not confused": "AU07", "sad, not crying, mouth closed": "AU25", "no opening of the jaw": "AU26",
     "not exhausted": "AU45",
 }  # fmt: skip
 MEANINGLESS = (
