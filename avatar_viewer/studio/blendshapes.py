@@ -110,7 +110,10 @@ class BlendshapeRig:
         if values.ndim == 1:
             many = self.pose(values[None])
             return PosedHead(
-                many.face[0], many.face_colors[0], {k: v[0] for k, v in many.parts.items()}, {k: v[0] for k, v in many.transforms.items()}
+                many.face[0],
+                many.face_colors[0],
+                {k: v[0] for k, v in many.parts.items()},
+                {k: v[0] for k, v in many.transforms.items()},
             )
         values = _checked(values, rows=2)
         face = self.offsets(values) + self.face.vertices
@@ -135,7 +138,9 @@ class BlendshapeRig:
             "jaw": fit_rigid_motion(self.face.vertices[jaw_ids], face[:, jaw_ids]),
         }
         yaw, pitch = (values[:, RIG_CHANNELS.index(name)] for name in GAZE_CHANNELS)
-        tongue = sum((values[:, RIG_CHANNELS.index(name), None] * np.array(pose) for name, pose in self.tongue_poses.items()), np.zeros(3))
+        tongue = sum(
+            (values[:, RIG_CHANNELS.index(name), None] * np.array(pose) for name, pose in self.tongue_poses.items()), np.zeros(3)
+        )
         tongue = np.broadcast_to(tongue, (len(face), 3))
         for part in self.parts:
             if part.attachment == "eye":

@@ -10,12 +10,14 @@ from scipy.spatial import cKDTree
 
 from .blendshapes import BlendshapeRig, Constraint, Mesh
 from .head_constraints import SphereContact, contact_between
+from .head_domain import MOUTH_HALF_WIDTH
 from .head_hair import eyebrow_parts, hair_parts, lash_parts
 from .head_parts import eye_parts, garment, mouth_parts, skin_parts
-from .head_shapes import TONGUE_POSES, VISEME_AUS, Muscles, action_unit_shapes, face_regions, smoothstep, viseme_shapes, wrinkle_maps
+from .head_regions import face_regions, wrinkle_maps
+from .head_shapes import TONGUE_POSES, VISEME_AUS, Muscles, action_unit_shapes, smoothstep, viseme_shapes
 from .head_skin import face_colors
 from .head_surface import EYE_CENTRE, LID_RADIUS
-from .head_template import MOUTH_HALF_WIDTH, FaceSheet, build_face_sheet
+from .head_template import FaceSheet, build_face_sheet
 
 
 def build_builtin_rig(resolution: float = 1.0) -> BlendshapeRig:
@@ -31,7 +33,9 @@ def build_builtin_rig(resolution: float = 1.0) -> BlendshapeRig:
     ]  # fmt: skip
     return BlendshapeRig(
         name="builtin",
-        face=Mesh((sheet.vertices / 1000).astype(np.float32), sheet.faces.astype(np.int32), face_colors(sheet).astype(np.float32)),
+        face=Mesh(
+            (sheet.vertices / 1000).astype(np.float32), sheet.faces.astype(np.int32), face_colors(sheet).astype(np.float32)
+        ),
         shapes={name: (offsets / 1000).astype(np.float32) for name, offsets in shapes.items()},
         parts=tuple(parts),
         regions=face_regions(muscles),
@@ -60,5 +64,9 @@ def _laws(sheet: FaceSheet) -> tuple[Constraint, ...]:
         centre = EYE_CENTRE * np.array([sign, 1, 1])
         radius = np.linalg.norm(sheet.vertices - centre, axis=1)
         skin = np.flatnonzero((u * sign > 0) & (np.abs(sheet.lid) < 20) & (a > 12) & (a < 60))
-        laws.append(SphereContact((centre / 1000).astype(np.float32), skin, (np.minimum(radius[skin], LID_RADIUS) / 1000).astype(np.float32)))
+        laws.append(
+            SphereContact(
+                (centre / 1000).astype(np.float32), skin, (np.minimum(radius[skin], LID_RADIUS) / 1000).astype(np.float32)
+            )
+        )
     return tuple(laws)

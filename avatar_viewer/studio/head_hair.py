@@ -9,7 +9,7 @@ from .head_parts import contour, grid_faces, join, keep_vertices, to_mesh
 from .head_shapes import smoothstep
 from .head_skin import HAIRLINE_CURVE, inside_hairline, value_noise
 from .head_surface import head_distance, surface_normals
-from .head_template import FaceSheet, cast_on_head, lid_margin
+from .head_template import FaceSheet, cast_on_head
 
 HAIR_DARK, HAIR_LIGHT = np.array([0.15, 0.078, 0.050]), np.array([0.60, 0.36, 0.215])
 _CROWN = np.array([0.0, 28.0, -12.0])  # clumps are laid out by direction from here
@@ -28,7 +28,10 @@ def hair_parts() -> list[Part]:
     vertices, faces = contour(distance, (-96, -84, -124), (96, 138, 104), 4.0)
     vertices, faces, _ = keep_vertices(vertices, faces, (hair_depth(vertices) > -2.0) & (inside_hairline(vertices) < 400))
     colors = HAIR_DARK + (HAIR_LIGHT - HAIR_DARK) * (0.12 + 0.12 * value_noise(vertices * np.array([1, 1, 0.2]), 5.0, 4))[:, None]
-    return [Part("hair_cap", to_mesh(vertices, faces, colors), "head"), Part("hair", join(_clumps() + _bun() + _loose_locks() + _baby_hair()), "head")]
+    return [
+        Part("hair_cap", to_mesh(vertices, faces, colors), "head"),
+        Part("hair", join(_clumps() + _bun() + _loose_locks() + _baby_hair()), "head"),
+    ]
 
 
 def _on_skull(directions: np.ndarray) -> np.ndarray:  # [..., 3] -> [..., 3] mm
@@ -81,7 +84,16 @@ def _clumps() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
                 out = (0.95 + 0.15 * front) * reach * (1 - 0.8 * np.clip((share - 0.55) / 0.45, 0, 1))
                 control = np.array([side * out, 0.52 - 0.20 * front + 0.35 * share, 0.62 * front - 0.75 * share])
                 end = knot + np.array([side * 13 * (1.1 - share), 16 * share - 4, 0]) + random.uniform(-5, 5, 3)
-                plans.append((root + np.array([side * 0.5, 0, 0]), control, end, 11.0 - 1.5 * layer, 5.0 + 3.5 * front + 1.4 * layer, False))
+                plans.append(
+                    (
+                        root + np.array([side * 0.5, 0, 0]),
+                        control,
+                        end,
+                        11.0 - 1.5 * layer,
+                        5.0 + 3.5 * front + 1.4 * layer,
+                        False,
+                    )
+                )
     for root, control, end, _, lift, from_skin in list(plans):  # thin strands that break the clumps' outlines
         shift = 0.06 * np.linalg.norm(root)
         astray = [value + random.uniform(-shift, shift, 3) for value in (root, control * 80.0, end)]
@@ -92,7 +104,9 @@ def _clumps() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         t = steps[:, None]
         path = _on_skull((1 - t) ** 2 * unit[0] + 2 * t * (1 - t) * unit[1] * 1.05 + t**2 * unit[2])
         outwards = (path - _CROWN) / np.linalg.norm(path - _CROWN, axis=1, keepdims=True)
-        height = hair_depth(path) + 0.2 + lift * np.sin(np.pi * np.clip(steps * 1.15 + 0.02, 0, 1)) ** 0.7 + random.uniform(0, 1.6)
+        height = (
+            hair_depth(path) + 0.2 + lift * np.sin(np.pi * np.clip(steps * 1.15 + 0.02, 0, 1)) ** 0.7 + random.uniform(0, 1.6)
+        )
         height = np.where(steps < 0.15, np.minimum(height, (0.2 if from_skin else 8.0) + 50 * steps), height)
         path = path + outwards * np.maximum(height, 0.2)[:, None]
         breadth = width * np.minimum(1.0, 0.30 + 4.0 * steps) * (1 - 0.45 * steps**2)
@@ -100,7 +114,9 @@ def _clumps() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     return meshes
 
 
-def _clump(path: np.ndarray, outwards: np.ndarray, breadth: np.ndarray, tint: float, random) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _clump(
+    path: np.ndarray, outwards: np.ndarray, breadth: np.ndarray, tint: float, random
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A flat, ridged tube: thicker in its middle, with lighter ridges and dark edges."""
     ring = np.linspace(0, 2 * np.pi, 14, endpoint=False)
     tangent = np.gradient(path, axis=0)
@@ -113,7 +129,11 @@ def _clump(path: np.ndarray, outwards: np.ndarray, breadth: np.ndarray, tint: fl
     x, y = np.cos(ring) * 0.5, np.sin(ring) * 0.17 * ridge
     points = path[:, None] + breadth[:, None, None] * (x[None, :, None] * side[:, None] + y[None, :, None] * lift[:, None])
     glow = np.exp(-(((path[:, 1] - 96) / 22) ** 2)) * 0.5 + np.exp(-(((path[:, 1] - 40) / 16) ** 2)) * 0.22 + 0.08
-    share = (0.20 * tint + glow)[:, None] * (0.45 + 0.55 * np.clip(np.sin(ring), 0, 1) ** 0.7)[None] * (0.82 + 0.3 * np.cos(5 * ring + phase))[None]
+    share = (
+        (0.20 * tint + glow)[:, None]
+        * (0.45 + 0.55 * np.clip(np.sin(ring), 0, 1) ** 0.7)[None]
+        * (0.82 + 0.3 * np.cos(5 * ring + phase))[None]
+    )
     share = share * np.minimum(1.0, 0.35 + np.linspace(0, 5, len(path)))[:, None]
     colors = HAIR_DARK + np.clip(share, 0, 1)[..., None] * (HAIR_LIGHT - HAIR_DARK)
     return points.reshape(-1, 3), grid_faces(len(path), len(ring))[:, ::-1], colors.reshape(-1, 3)
@@ -163,7 +183,11 @@ def _baby_hair() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     roots = np.stack([_hairline_root(angle, random.uniform(-3.5, 3.0)) for angle in around])
     directions = roots / np.linalg.norm(roots, axis=1, keepdims=True)
     steps = np.linspace(0, 1, 6)
-    lean = np.array([0.0, 0.55, -0.5]) + 0.25 * random.standard_normal((260, 3)) + 0.35 * np.stack([directions[:, 0], 0 * around, 0 * around], -1)
+    lean = (
+        np.array([0.0, 0.55, -0.5])
+        + 0.25 * random.standard_normal((260, 3))
+        + 0.35 * np.stack([directions[:, 0], 0 * around, 0 * around], -1)
+    )
     length = random.uniform(0.06, 0.14, 260)
     paths = directions[:, None] + (length[:, None] * steps)[..., None] * lean[:, None]
     paths = _on_skull(paths)
@@ -191,7 +215,12 @@ def eyebrow_parts(sheet: FaceSheet) -> list[Part]:
     random = np.random.default_rng(3)
     strands: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = [[], []]
     count, steps = 520, np.linspace(0, 1, 5)
-    share, jitter, lengthen, tint = random.random(count) ** 0.9, random.random(count) - 0.5, random.random(count), random.random(count)
+    share, jitter, lengthen, tint = (
+        random.random(count) ** 0.9,
+        random.random(count) - 0.5,
+        random.random(count),
+        random.random(count),
+    )
     spread = (1.0 - 0.78 * share**1.4) * (0.7 + 0.3 * np.minimum(1.0, share * 6))
     u0, v0 = 9.0 + 43.0 * share, 18.8 + 10.0 * np.sin(np.pi * (0.05 + 0.62 * share)) + jitter * 6.6 * spread
     lean = np.radians(66 - 58 * np.minimum(1.0, share * 2.4) - 20 * share + 6 * random.standard_normal(count))
@@ -213,7 +242,10 @@ def lash_parts(sheet: FaceSheet) -> list[Part]:
     """Curved lashes on both margins; the upper ones long and fanned outwards."""
     random = np.random.default_rng(4)
     parts = []
-    for name, margin, count, length, up in (("lashes_upper", sheet.lid_upper[1], 64, 7.0, 1.0), ("lashes_lower", sheet.lid_lower[1], 40, 3.4, -1.0)):
+    for name, margin, count, length, up in (
+        ("lashes_upper", sheet.lid_upper[1], 64, 7.0, 1.0),
+        ("lashes_lower", sheet.lid_lower[1], 40, 3.4, -1.0),
+    ):
         curve = sheet.vertices[margin]
         right, left = [], []
         for index in range(count):

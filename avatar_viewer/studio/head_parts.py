@@ -84,7 +84,9 @@ def skin_parts(sheet: FaceSheet, border_distance: np.ndarray) -> list[Part]:
     ear, ear_faces, _ = keep_vertices(ear, ear_faces, (influence > 0.02) & (ear_distance(ear) < 6) & (ear[:, 0] > 60))
     local = to_ear(ear)
     bowl = np.exp(-(((local[:, 1] + 6) / 9) ** 2 + ((local[:, 2] - 1) / 6.5) ** 2)) * np.clip((4.0 - local[:, 0]) / 2.5, 0, 1)
-    groove = np.clip((3.0 - local[:, 0]) / 3.0, 0, 1) * np.clip(1.15 - ((local[:, 1] - 2) / 27) ** 2 - ((local[:, 2] + 4) / 15) ** 2, 0, 1)
+    groove = np.clip((3.0 - local[:, 0]) / 3.0, 0, 1) * np.clip(
+        1.15 - ((local[:, 1] - 2) / 27) ** 2 - ((local[:, 2] + 4) / 15) ** 2, 0, 1
+    )
     shade = 1 - ((0.10 * bowl + 0.13 * groove) * (local[:, 0] > -1.5))[:, None] * np.array([0.6, 1.0, 1.0])
     colors = skin_colors(ear) * shade
     for name, sign in (("ear_right", 1.0), ("ear_left", -1.0)):
@@ -205,7 +207,9 @@ def _teeth(front: float, edge: float, up: float, widths: tuple) -> Mesh:
         normal = np.array([outward[0, 0], 0.0, outward[0, 1]])
         narrow = 1.0 - 0.16 * np.clip(block[:, 1] * up / (height / 2), -0.2, 1)
         centre = np.array([at[0, 0], edge + up * (height / 2 + 1.0 + tip), at[0, 1]]) - normal * thick / 2
-        placed = centre + (block[:, :1] * narrow[:, None]) * tangent + block[:, 1:2] * np.array([0, 1.0, 0]) + block[:, 2:] * normal
+        placed = (
+            centre + (block[:, :1] * narrow[:, None]) * tangent + block[:, 1:2] * np.array([0, 1.0, 0]) + block[:, 2:] * normal
+        )
         root = np.clip(block[:, 1] * up / height + 0.15, 0, 1)[:, None]
         gap = np.clip((np.abs(block[:, :1]) / (width / 2) - 0.86) / 0.14, 0, 1)
         colors = (TOOTH * (1 - 0.015 * index) - root * np.array([0.02, 0.06, 0.10])) * (1 - 0.22 * gap)
@@ -216,8 +220,12 @@ def _teeth(front: float, edge: float, up: float, widths: tuple) -> Mesh:
     at, outward = np.concatenate([at[:0:-1] * [-1, 1], at]), np.concatenate([outward[:0:-1] * [-1, 1], outward])
     ring = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     scallop = 0.5 * np.cos(np.r_[-lengths[:0:-1], lengths] * 2 * np.pi / 7.2)
-    centre = np.stack([at[:, 0], edge + up * (12.6 + 0 * scallop), at[:, 1]], -1) - 2.6 * np.stack([outward[:, 0], 0 * scallop, outward[:, 1]], -1)
-    rope = centre[:, None] + 4.4 * np.cos(ring)[None, :, None] * np.stack([outward[:, 0], 0 * scallop, outward[:, 1]], -1)[:, None]
+    centre = np.stack([at[:, 0], edge + up * (12.6 + 0 * scallop), at[:, 1]], -1) - 2.6 * np.stack(
+        [outward[:, 0], 0 * scallop, outward[:, 1]], -1
+    )
+    rope = (
+        centre[:, None] + 4.4 * np.cos(ring)[None, :, None] * np.stack([outward[:, 0], 0 * scallop, outward[:, 1]], -1)[:, None]
+    )
     rope = rope + ((5.0 + scallop)[:, None] * np.sin(ring))[..., None] * np.array([0, 1.0, 0])
     meshes.append((rope.reshape(-1, 3), grid_faces(len(centre), len(ring)), np.tile(GUM, (rope.shape[0] * rope.shape[1], 1))))
     return join(meshes)
@@ -228,7 +236,9 @@ def grid_faces(rows: int, columns: int, closed: bool = True) -> np.ndarray:
     a = np.arange(rows * columns).reshape(rows, columns)
     b = np.roll(a, -1, axis=1) if closed else a[:, 1:]
     a = a if closed else a[:, :-1]
-    return np.concatenate([np.stack([a[:-1], a[1:], b[:-1]], -1).reshape(-1, 3), np.stack([b[:-1], a[1:], b[1:]], -1).reshape(-1, 3)])
+    return np.concatenate(
+        [np.stack([a[:-1], a[1:], b[:-1]], -1).reshape(-1, 3), np.stack([b[:-1], a[1:], b[1:]], -1).reshape(-1, 3)]
+    )
 
 
 def join(meshes: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Mesh:
@@ -242,7 +252,9 @@ def join(meshes: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Mesh:
 
 def _rounded_block(half_width: float, half_height: float, half_depth: float) -> tuple[np.ndarray, np.ndarray]:
     """A superellipsoid: x width, y height, z depth."""
-    latitude, longitude = np.meshgrid(np.linspace(-np.pi / 2, np.pi / 2, 12), np.linspace(-np.pi, np.pi, 20, endpoint=False), indexing="ij")
+    latitude, longitude = np.meshgrid(
+        np.linspace(-np.pi / 2, np.pi / 2, 12), np.linspace(-np.pi, np.pi, 20, endpoint=False), indexing="ij"
+    )
 
     def power(value: np.ndarray, exponent: float) -> np.ndarray:
         return np.sign(value) * np.abs(value) ** exponent
@@ -254,12 +266,16 @@ def _rounded_block(half_width: float, half_height: float, half_depth: float) -> 
 
 
 def _tongue(front: float) -> Part:
-    latitude, longitude = np.meshgrid(np.linspace(-np.pi / 2, np.pi / 2, 24), np.linspace(-np.pi, np.pi, 28, endpoint=False), indexing="ij")
+    latitude, longitude = np.meshgrid(
+        np.linspace(-np.pi / 2, np.pi / 2, 24), np.linspace(-np.pi, np.pi, 28, endpoint=False), indexing="ij"
+    )
     z = np.sin(latitude)
     x = np.cos(latitude) * np.sin(longitude)
     y = np.cos(latitude) * np.cos(longitude)
     width = 17.5 * np.clip(1.0 - 0.25 * z, 0.6, 1.2)
-    points = np.stack([x * width, -73.0 + 5.5 * y + 2.0 * (1 - z * z) - 1.6 * np.exp(-((x / 0.16) ** 2)) * (y > 0), front - 33.0 + 27.0 * z], -1)
+    points = np.stack(
+        [x * width, -73.0 + 5.5 * y + 2.0 * (1 - z * z) - 1.6 * np.exp(-((x / 0.16) ** 2)) * (y > 0), front - 33.0 + 27.0 * z], -1
+    )
     colors = TONGUE * (1 + 0.06 * value_noise(points.reshape(-1, 3), 2.0, 9))[:, None]
     pivot = np.array([0.0, -80.0, front - 54.0])
     return Part("tongue", to_mesh(points.reshape(-1, 3), grid_faces(24, 28), colors), "tongue", pivot=metres(pivot), gloss=0.7)
@@ -269,13 +285,19 @@ def _lining(front: float) -> list[Part]:
     """A dark bag behind the teeth; its lower half goes with the jaw, the halves overlap."""
     parts = []
     for name, attachment, low, high in (("mouth_upper", "head", -0.35, 1.57), ("mouth_lower", "jaw", -1.57, 0.35)):
-        latitude, longitude = np.meshgrid(np.linspace(low, high, 20), np.linspace(-np.pi, np.pi, 48, endpoint=False), indexing="ij")
-        direction = np.stack([np.cos(latitude) * np.sin(longitude), np.sin(latitude), np.cos(latitude) * np.cos(longitude)], -1).reshape(-1, 3)
+        latitude, longitude = np.meshgrid(
+            np.linspace(low, high, 20), np.linspace(-np.pi, np.pi, 48, endpoint=False), indexing="ij"
+        )
+        direction = np.stack(
+            [np.cos(latitude) * np.sin(longitude), np.sin(latitude), np.cos(latitude) * np.cos(longitude)], -1
+        ).reshape(-1, 3)
         if attachment == "head":
             points = np.array([0, -70.0, front - 36.0]) + direction * np.array([27.0, 22.0, 31.0])
         else:  # shallow, so that it stays above the throat when the jaw drops
             points = np.array([0, -70.0, front - 29.0]) + direction * np.array([26.0, 12.0, 24.0])
         faces = grid_faces(20, 48)
         points, faces, _ = keep_vertices(points, faces, points[:, 2] < front - 8.0)
-        parts.append(Part(name, to_mesh(points, faces[:, ::-1], np.array([0.27, 0.085, 0.085])), attachment, pivot=metres(JAW_HINGE)))
+        parts.append(
+            Part(name, to_mesh(points, faces[:, ::-1], np.array([0.27, 0.085, 0.085])), attachment, pivot=metres(JAW_HINGE))
+        )
     return parts

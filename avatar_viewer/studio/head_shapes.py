@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
+from .head_domain import MOUTH_HALF_WIDTH, mouth_line
 from .head_surface import EYE_CENTRE, JAW_HINGE, rotation
-from .head_template import MOUTH_HALF_WIDTH, FaceSheet, mouth_line
+from .head_template import FaceSheet
 
 JAW_DROP_DEGREES = 11.0  # AU26 at intensity 5
 
@@ -26,11 +27,18 @@ class Muscles:
         self.sheet = sheet
         self.points = sheet.vertices
         self.a, self.v = np.abs(sheet.uv[:, 0]), sheet.uv[:, 1]
-        self.side = np.where(sheet.uv[:, 0] < 0, -1.0, 1.0) * smoothstep(0.0, 6.0, self.a)  # fades lateral pulls out in the middle
+        self.side = np.where(sheet.uv[:, 0] < 0, -1.0, 1.0) * smoothstep(
+            0.0, 6.0, self.a
+        )  # fades lateral pulls out in the middle
         self.below = mouth_line(np.minimum(self.a, MOUTH_HALF_WIDTH)) - self.v  # mm under the mouth's line
         self.upper = sheet.is_upper_lip
         outline = sheet.uv[sheet.border]
-        dense = np.concatenate([outline + share * (np.roll(outline, -1, axis=0) - outline) for share in np.linspace(0, 1, 8, endpoint=False)[:, None]])
+        dense = np.concatenate(
+            [
+                outline + share * (np.roll(outline, -1, axis=0) - outline)
+                for share in np.linspace(0, 1, 8, endpoint=False)[:, None]
+            ]
+        )
         inwards = cKDTree(dense).query(sheet.uv)[0]
         self.fade, self.jaw_fade = smoothstep(3.5, 19.0, inwards), smoothstep(3.5, 34.0, inwards)
         self.jaw_weight = self._jaw_weight()
@@ -86,14 +94,21 @@ class Muscles:
 
     def corners(self, out: float, up: float, forward: float, reach: float = 13.0) -> np.ndarray:
         """Pulls at the mouth's corners; the lips between them follow less and less towards the middle."""
-        weight = np.exp(-((np.maximum(0, self.a - MOUTH_HALF_WIDTH) / reach) ** 2 + ((self.v - mouth_line(np.minimum(self.a, 26))) / (reach * 1.05)) ** 2))
+        weight = np.exp(
+            -(
+                (np.maximum(0, self.a - MOUTH_HALF_WIDTH) / reach) ** 2
+                + ((self.v - mouth_line(np.minimum(self.a, 26))) / (reach * 1.05)) ** 2
+            )
+        )
         weight *= np.where(self.a < MOUTH_HALF_WIDTH, np.clip(self.a / MOUTH_HALF_WIDTH, 0, 1) ** 1.9, 1.0)
         return self.move(weight, out=out, up=up, forward=forward)
 
     def protrude(self, mm: float, narrow: float) -> np.ndarray:
         """Lips forward and the corners `narrow` mm in: the pout of a rounded vowel."""
         near = np.exp(-((self.a / 20.0) ** 2)) * np.exp(-((np.maximum(0, np.abs(self.below) - 5) / 8.5) ** 2))
-        squeeze = np.clip(self.a / MOUTH_HALF_WIDTH, 0, 1) * np.exp(-((np.maximum(0, self.a - MOUTH_HALF_WIDTH) / 12) ** 2 + (self.below / 13) ** 2))
+        squeeze = np.clip(self.a / MOUTH_HALF_WIDTH, 0, 1) * np.exp(
+            -((np.maximum(0, self.a - MOUTH_HALF_WIDTH) / 12) ** 2 + (self.below / 13) ** 2)
+        )
         return self.move(near, forward=mm) + self.move(squeeze, out=-narrow, forward=0.25 * mm)
 
     def press(self, upper_roll: float, lower_roll: float, push: float) -> np.ndarray:
@@ -117,7 +132,9 @@ class Muscles:
         for eye, sign in enumerate((-1.0, 1.0)):
             centre = EYE_CENTRE * np.array([sign, 1, 1])
             upper, lower = self.points[sheet.lid_upper[eye]] - centre, self.points[sheet.lid_lower[eye]] - centre
-            meet = 0.12 * upper / np.linalg.norm(upper, axis=1, keepdims=True) + 0.88 * lower / np.linalg.norm(lower, axis=1, keepdims=True)
+            meet = 0.12 * upper / np.linalg.norm(upper, axis=1, keepdims=True) + 0.88 * lower / np.linalg.norm(
+                lower, axis=1, keepdims=True
+            )
             meet /= np.linalg.norm(meet, axis=1, keepdims=True)
             mine = np.flatnonzero((sheet.uv[:, 0] * sign > 0) & (self.a > 8) & (self.a < 66))
             for name, margin, ids in (("upper", upper, sheet.lid_upper[eye]), ("lower", lower, sheet.lid_lower[eye])):
@@ -138,7 +155,9 @@ class Muscles:
         turn = upper_close * upper[:, None] * self._lid_turns["upper"] + lower_close * lower[:, None] * self._lid_turns["lower"]
         near = smoothstep(24.0, 17.0, np.hypot(self.a - 35.0, self.v) * 1.0)
         turn *= near[:, None]
-        centre = np.where(self.sheet.uv[:, :1] < 0, -1.0, 1.0) * EYE_CENTRE * np.array([1, 0, 0]) + EYE_CENTRE * np.array([0, 1, 1])
+        centre = np.where(self.sheet.uv[:, :1] < 0, -1.0, 1.0) * EYE_CENTRE * np.array([1, 0, 0]) + EYE_CENTRE * np.array(
+            [0, 1, 1]
+        )
         return _rotate(self.points - centre, turn) + centre - self.points
 
 
@@ -156,32 +175,54 @@ def action_unit_shapes(m: Muscles) -> dict[str, np.ndarray]:  # AU -> [V, 3] mm 
     apple = bump(36, -30, 15, 14)
     shapes = {
         "AU01": move(bump(10, 27, 12, 14), out=-0.8, up=8.5, forward=0.6) + move(bump(12, 50, 20, 20), up=3.0),
-        "AU02": move(bump(44, 25, 14, 13), up=8.0, out=0.8) + move(bump(44, 48, 20, 18), up=3.0) + move(bump(40, 11, 13, 6), up=2.0),
-        "AU04": move(bump(13, 22, 12, 10), out=-4.5, up=-6.0, forward=1.6) + move(bump(36, 24, 16, 9), out=-2.0, up=-4.0, forward=0.8),
+        "AU02": move(bump(44, 25, 14, 13), up=8.0, out=0.8)
+        + move(bump(44, 48, 20, 18), up=3.0)
+        + move(bump(40, 11, 13, 6), up=2.0),
+        "AU04": move(bump(13, 22, 12, 10), out=-4.5, up=-6.0, forward=1.6)
+        + move(bump(36, 24, 16, 9), out=-2.0, up=-4.0, forward=0.8),
         "AU05": m.lids(-0.48, -0.25),
-        "AU06": move(apple, up=5.0, out=0.8, forward=2.2) + move(bump(54, -3, 9, 11), out=-2.4, up=-0.3, forward=1.0)
-        + m.lids(0.08, 1.6) + move(bump(36, -13, 15, 5), up=2.2, forward=0.9) + move(bump(50, 20, 12, 8), up=-1.2),
+        "AU06": move(apple, up=5.0, out=0.8, forward=2.2)
+        + move(bump(54, -3, 9, 11), out=-2.4, up=-0.3, forward=1.0)
+        + m.lids(0.08, 1.6)
+        + move(bump(36, -13, 15, 5), up=2.2, forward=0.9)
+        + move(bump(50, 20, 12, 8), up=-1.2),
         "AU07": m.lids(0.26, 2.2) + move(bump(36, -10, 15, 4), up=1.6, forward=0.3),
-        "AU09": move(bump(13, -37, 7, 10), up=5.6, forward=0.8, out=0.8) + move(bump(0, 4, 9, 12), up=1.6, forward=1.2)
-        + move(bump(12, 0, 7, 14), up=2.6, forward=2.0, out=-1.0) + move(bump(12, 20, 11, 9), up=-4.4, out=-2.4)
-        + move(np.where(m.upper, bump(11, -57, 14, 9), 0), up=4.2) + move(m.along([(12, -26), (19, -38), (25, -50)], 3.0), forward=-1.4)
-        + move(bump(26, -22, 10, 10), up=2.4, forward=1.4) + m.lids(0.12, 0.9),
-        "AU10": m.part(4.6, 0.0) + move(np.where(m.upper, bump(16, -48, 11, 9), 0), up=3.4, forward=1.0) + move(bump(13, -40, 6, 6), up=1.6, out=1.0)
-        + move(bump(28, -38, 8, 9), up=2.2, forward=2.2) + move(fold, forward=-1.8),
-        "AU12": m.corners(7.5, 8.0, -4.5) + move(apple, up=3.4, forward=3.0, out=1.2) + move(fold, forward=-1.8, up=1.0)
-        + move(np.where(m.upper, bump(0, -58, 16, 8), 0), up=0.2, forward=-1.2) + m.lids(0.0, 0.5),
-        "AU14": m.corners(2.6, 1.2, -4.6, 9.0) + move(bump(31, -65, 4.0, 6.0), forward=-2.2) + move(bump(38, -66, 6, 10), forward=1.6)
+        "AU09": move(bump(13, -37, 7, 10), up=5.6, forward=0.8, out=0.8)
+        + move(bump(0, 4, 9, 12), up=1.6, forward=1.2)
+        + move(bump(12, 0, 7, 14), up=2.6, forward=2.0, out=-1.0)
+        + move(bump(12, 20, 11, 9), up=-4.4, out=-2.4)
+        + move(np.where(m.upper, bump(11, -57, 14, 9), 0), up=4.2)
+        + move(m.along([(12, -26), (19, -38), (25, -50)], 3.0), forward=-1.4)
+        + move(bump(26, -22, 10, 10), up=2.4, forward=1.4)
+        + m.lids(0.12, 0.9),
+        "AU10": m.part(4.6, 0.0)
+        + move(np.where(m.upper, bump(16, -48, 11, 9), 0), up=3.4, forward=1.0)
+        + move(bump(13, -40, 6, 6), up=1.6, out=1.0)
+        + move(bump(28, -38, 8, 9), up=2.2, forward=2.2)
+        + move(fold, forward=-1.8),
+        "AU12": m.corners(7.5, 8.0, -4.5)
+        + move(apple, up=3.4, forward=3.0, out=1.2)
+        + move(fold, forward=-1.8, up=1.0)
+        + move(np.where(m.upper, bump(0, -58, 16, 8), 0), up=0.2, forward=-1.2)
+        + m.lids(0.0, 0.5),
+        "AU14": m.corners(2.6, 1.2, -4.6, 9.0)
+        + move(bump(31, -65, 4.0, 6.0), forward=-2.2)
+        + move(bump(38, -66, 6, 10), forward=1.6)
         + m.press(0.22, 0.22, 0.3),
         "AU15": m.corners(1.2, -7.5, -1.2, 11.0) + move(bump(27, -80, 8, 7), up=-2.5, forward=1.2) + move(fold, forward=-0.6),
-        "AU17": move(bump(0, -98, 16, 10), up=6.5, forward=2.6) + move(np.where(m.upper, 0, bump(0, -76, 19, 11)), up=5.2, forward=3.2)
-        + move(np.where(m.upper, bump(0, -62, 17, 7), 0), up=2.4, forward=1.2) + m.corners(0.0, -2.6, 0.0, 8.0),
+        "AU17": move(bump(0, -98, 16, 10), up=6.5, forward=2.6)
+        + move(np.where(m.upper, 0, bump(0, -76, 19, 11)), up=5.2, forward=3.2)
+        + move(np.where(m.upper, bump(0, -62, 17, 7), 0), up=2.4, forward=1.2)
+        + m.corners(0.0, -2.6, 0.0, 8.0),
         "AU23": m.press(0.42, 0.42, 0.15) + m.protrude(0.4, 4.2),
-        "AU24": m.press(0.62, 0.62, 1.0) + m.corners(0.8, -0.4, -1.2, 8.0) + move(np.where(m.upper, bump(0, -56, 20, 4), 0), forward=0.8, up=-1.0)
+        "AU24": m.press(0.62, 0.62, 1.0)
+        + m.corners(0.8, -0.4, -1.2, 8.0)
+        + move(np.where(m.upper, bump(0, -56, 20, 4), 0), forward=0.8, up=-1.0)
         + move(np.where(m.upper, 0, bump(0, -81, 18, 4.5)), forward=1.0, up=1.6),
         "AU25": m.part(2.4, 5.4),
         "AU26": m.jaw(JAW_DROP_DEGREES) + m.part(0.4, 1.0),
         "AU45": m.lids(1.0, 1.0) + move(bump(36, 12, 14, 5), up=-0.8),
-    }  # fmt: skip
+    }
     return {name: _settle(m, offsets) for name, offsets in shapes.items()}
 
 
@@ -244,74 +285,3 @@ def _settle(m: Muscles, offsets: np.ndarray) -> np.ndarray:
     offsets = offsets * m.fade[:, None]
     offsets = 0.5 * (offsets + offsets[m.sheet.mirror] * np.array([-1.0, 1.0, 1.0]))
     return np.where(np.linalg.norm(offsets, axis=1, keepdims=True) < 0.01, 0.0, offsets)
-
-
-def wrinkle_maps(m: Muscles) -> dict[str, np.ndarray]:  # AU -> [V] 0..1
-    line = m.along
-    forehead = [[(0, y), (22, y + 2), (44, y + 1), (60, y - 4)] for y in (42, 51, 60)]
-    across = 0.75 * sum(line(curve, 1.4) for curve in forehead)
-    inner, outer = smoothstep(40, 22, m.a), smoothstep(20, 36, m.a)
-    fold = 0.6 * line([(17, -36), (24, -45), (31, -55), (35.5, -67)], 1.5)
-    crow = sum(line([(54.5, y0), (63, y1)], 1.3) for y0, y1 in ((3, 9), (0, 0), (-3, -8)))
-    crow = 0.65 * crow
-    maps = {
-        "AU01": across * inner,
-        "AU02": across * outer,
-        "AU04": line([(5.5, 13), (6.5, 34)], 1.5) + 0.6 * line([(0, 10), (8, 9)], 1.4),
-        "AU05": 0.5 * line([(24, 9), (35, 13), (47, 8)], 1.2),
-        "AU06": crow + 0.5 * line([(24, -9), (36, -12), (48, -8)], 1.3),
-        "AU07": 0.7 * line([(24, -8), (36, -10.5), (47, -7)], 1.2) + 0.4 * crow,
-        "AU09": line([(4, -2), (13, -10)], 1.3) + line([(3, 5), (12, -1)], 1.3) + 0.8 * line([(0, 10), (6, 10)], 1.4) + 0.7 * line([(12, -27), (20, -40)], 1.6),
-        "AU10": fold + 0.4 * line([(10, -32), (17, -38)], 1.5),
-        "AU12": fold + 0.4 * line([(34, -60), (35.5, -72)], 1.6) + 0.25 * crow,
-        "AU14": line([(29.5, -60), (31, -66), (29, -72)], 1.6),
-        "AU15": line([(26.5, -67), (30, -75), (31, -84)], 1.7),
-        "AU17": 0.8 * line([(0, -84.5), (10, -85.5), (17, -90)], 1.7) + 0.35 * m.bump(0, -98, 10, 7) * (0.5 + 0.5 * np.sin(m.a * 1.9) * np.sin(m.v * 1.7)),
-        "AU23": 0.5 * (line([(6, -55), (7, -50)], 1.0) + line([(13, -57), (15, -52)], 1.0) + line([(8, -79), (9, -83)], 1.0)),
-        "AU24": 0.6 * line([(0, -60.5), (14, -61.5), (23, -64)], 1.1) + 0.6 * line([(0, -74.5), (14, -73), (23, -68)], 1.2),
-    }
-    red = np.abs(m.sheet.lip) < 0.9
-    return {name: np.clip(np.where(red & (name != "AU24"), 0, values) * m.fade, 0, 1) for name, values in maps.items()}
-
-
-def face_regions(m: Muscles) -> dict[str, np.ndarray]:
-    """Vertex sets by name: [K] int64 each."""
-    a, v, sheet = m.a, m.v, m.sheet
-    t = np.abs(sheet.lip)
-    mouth = (a < MOUTH_HALF_WIDTH + 1.5) & (t < 1.15)
-    lid = (a > 17) & (a < 54) & (v > -13) & (v < 15)
-
-    def box(a0: float, a1: float, v0: float, v1: float) -> np.ndarray:
-        return (a >= a0) & (a <= a1) & (v >= v0) & (v <= v1)
-
-    masks = {
-        "lips": mouth | (sheet.lip_rim > 0),
-        "eyelids": lid | (sheet.lid_rim > 0),
-        "upper_face": v > 12,
-        "jaw": (m.jaw_weight > 0.985) & ((v < -106) | (a > 24)),
-        "nose": box(0, 17, -50, 14),
-        "cheeks": box(20, 75, -62, -12),
-        "brows": box(4, 58, 14, 34),
-        "forehead": box(0, 70, 34, 80),
-        "chin": box(0, 24, -116, -84),
-        "AU01": box(0, 36, 8, 80),
-        "AU02": box(16, 78, 2, 80),
-        "AU04": box(0, 62, 2, 46),
-        "AU05": box(14, 60, -14, 18) | (sheet.lid_rim > 0),
-        "AU06": box(12, 78, -58, 30) | (sheet.lid_rim > 0),
-        "AU07": box(12, 62, -18, 18) | (sheet.lid_rim > 0),
-        "AU09": box(0, 34, -64, 38),
-        "AU10": box(0, 42, -69, -24) & m.upper,
-        "AU12": box(0, 76, -86, -6) | (sheet.lip_rim > 0),
-        "AU14": box(0, 52, -86, -46),
-        "AU15": box(0, 48, -100, -46),
-        "AU17": box(0, 34, -124, -52),
-        "AU23": box(0, 44, -86, -44) | (sheet.lip_rim > 0),
-        "AU24": box(0, 44, -92, -44) | (sheet.lip_rim > 0),
-        "AU25": box(0, 34, -94, -44) | (sheet.lip_rim > 0),
-        "AU26": (v < -40) & (a < 105),
-        "AU45": box(12, 62, -14, 20) | (sheet.lid_rim > 0),
-    }
-    regions = {name: np.flatnonzero(mask).astype(np.int64) for name, mask in masks.items()}
-    regions["lip_upper"], regions["lip_lower"] = sheet.lip_upper.astype(np.int64), sheet.lip_lower.astype(np.int64)
-    return regions

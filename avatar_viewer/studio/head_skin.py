@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from .head_template import INNER_CANTHUS, OUTER_CANTHUS, FaceSheet
+from .head_domain import INNER_CANTHUS, OUTER_CANTHUS
+from .head_template import FaceSheet
 
 BASE = np.array([0.86, 0.66, 0.555])
 LIP = np.array([0.74, 0.385, 0.37])
@@ -84,14 +85,22 @@ def face_colors(sheet: FaceSheet) -> np.ndarray:  # -> [V, 3] sRGB
     color += 0.8 * mole * (np.array([0.33, 0.19, 0.15]) - color)
     t = np.abs(sheet.lip)
     red = np.clip((1.12 - t) / 0.22, 0, 1) * np.clip((27.5 - a) / 3.0, 0, 1)
-    shade = LIP * (1.0 + 0.05 * value_noise(points * np.array([1.0, 0.25, 0.25]), 1.3, 8)[:, None]) * np.where(sheet.is_upper_lip, 0.93, 1.03)[:, None]
+    shade = (
+        LIP
+        * (1.0 + 0.05 * value_noise(points * np.array([1.0, 0.25, 0.25]), 1.3, 8)[:, None])
+        * np.where(sheet.is_upper_lip, 0.93, 1.03)[:, None]
+    )
     color += red[:, None] * (shade - color)
     contact = np.exp(-((t / 0.10) ** 2)) * red
     color += contact[:, None] * (LINER - color) * 0.75
     inner = np.clip(sheet.lip_rim / 4, 0, 1)[:, None]
     color = np.where(sheet.lip_rim[:, None] > 0, LINER * (1 - 0.65 * inner), color)
     lid = np.abs(sheet.lid)
-    margin = np.exp(-((lid / 1.0) ** 2)) * np.clip((a - INNER_CANTHUS[0]) / 2.5, 0, 1) * np.clip((OUTER_CANTHUS[0] + 1 - a) / 1.5, 0, 1)
+    margin = (
+        np.exp(-((lid / 1.0) ** 2))
+        * np.clip((a - INNER_CANTHUS[0]) / 2.5, 0, 1)
+        * np.clip((OUTER_CANTHUS[0] + 1 - a) / 1.5, 0, 1)
+    )
     upper = sheet.lid > 0.0
     color *= 1 - (np.where(upper, 0.55, 0.22) * margin)[:, None]
     color = np.where((sheet.lid_rim > 0)[:, None], np.array([0.70, 0.42, 0.38]), color)

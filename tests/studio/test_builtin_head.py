@@ -10,7 +10,20 @@ from avatar_viewer.studio.blendshapes import RIG_CHANNELS, VISEMES, BlendshapeRi
 from avatar_viewer.studio.builtin_head import build_builtin_rig
 from avatar_viewer.studio.head_surface import EYE_RADIUS
 
-REGIONS = ("lips", "lip_upper", "lip_lower", "eyelids", "upper_face", "jaw", "nose", "cheeks", "brows", "forehead", "chin", *AU_NAMES)
+REGIONS = (
+    "lips",
+    "lip_upper",
+    "lip_lower",
+    "eyelids",
+    "upper_face",
+    "jaw",
+    "nose",
+    "cheeks",
+    "brows",
+    "forehead",
+    "chin",
+    *AU_NAMES,
+)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +151,9 @@ def test_lids_meet_when_blinking_narrow_when_tight_and_open_wide(rig):
 
 
 def test_lids_stay_outside_the_eyeball(rig):
-    rows = np.stack([values(AU45=i) for i in np.linspace(0, 5, 11)] + [values(AU45=5, AU07=5), values(AU45=5, AU05=5), values(AU06=5, AU07=5)])
+    rows = np.stack(
+        [values(AU45=i) for i in np.linspace(0, 5, 11)] + [values(AU45=5, AU07=5), values(AU45=5, AU05=5), values(AU06=5, AU07=5)]
+    )
     face = rig.offsets(rows) + rig.face.vertices
     eye = next(part for part in rig.parts if part.name == "eye_right")
     near = rig.regions["eyelids"][rig.face.vertices[rig.regions["eyelids"], 0] > 0]
