@@ -29,8 +29,8 @@ FPS = 25.0
 class CaptureScale:
     name: str
     size: int  # pixels a side
-    canonical_samples: int  # light paths a pixel
-    samples: int  # the same, for poses and talking
+    supersampling: int  # samples a pixel, squared
+    light_samples: int  # light paths a vertex of the face
     scaffold_points: int
     poses: int  # how many of the hidden-surface poses
     takes: int  # voices a sentence
@@ -43,8 +43,8 @@ class CaptureScale:
 
 
 SCALES: dict[str, CaptureScale] = {
-    "demo": CaptureScale("demo", 512, 64, 32, 26_000, len(HIDDEN_SURFACE_POSES), 3, 200, 12, 6, 8, 2, (3.0, 5.0)),
-    "dev": CaptureScale("dev", 256, 24, 16, 6_000, 4, 1, 6, 2, 1, 4, 2, (5.0,)),
+    "demo": CaptureScale("demo", 512, 4, 48, 26_000, len(HIDDEN_SURFACE_POSES), 1, 200, 12, 4, 6, 2, (2.5, 5.0)),
+    "dev": CaptureScale("dev", 256, 4, 24, 6_000, 4, 1, 6, 2, 1, 4, 2, (5.0,)),
 }
 
 
