@@ -28,7 +28,7 @@ from .cameras import StudioCamera, studio_cameras
 from .contact_sheet import draw_contact_sheet
 from .performance import au_codes
 from .poses import HIDDEN_SURFACE_POSES, coefficients
-from .renderer import Picture, StudioRenderer, head_meshes
+from .renderer import Picture, StudioRenderer
 from .rig_source import open_rig
 from .scaffold import choose_points, mark_seen, scatter_points
 from .takes import SCALES, CaptureScale, Take, plan_takes
@@ -82,12 +82,12 @@ def write_capture(
     poses = dict(list(HIDDEN_SURFACE_POSES.items())[: scale.poses])
     index = _index(rig, made_with, cameras, sequences, tuple(poses), held_out_voices)
     _write_json(out / "capture.json", {**index, "complete": False})
-    renderer = StudioRenderer(scale.samples, seed)
-    canonical_renderer = StudioRenderer(scale.canonical_samples, seed, renderer.variant)
+    neutral = rig.pose(coefficients({}))
+    renderer = StudioRenderer(rig, neutral, scale.supersampling, scale.light_samples, seed)
     total = len(cameras) + len(poses) * sum("pose" in c.roles for c in cameras)
     total += sum(len(take.pictured) * scale.cameras_a_frame for take in pictured)
     with tqdm(total=total, unit="picture", desc="studio", smoothing=0.1) as bar:
-        _shoot_canonical(rig, out, cameras, canonical_renderer, bar)
+        _shoot_canonical(rig, out, cameras, renderer, bar)
         _shoot_poses(rig, out, cameras, poses, renderer, bar)
         _write_scaffold(rig, out, cameras, poses, scale, seed, renderer)
         for take in pictured:
@@ -215,9 +215,9 @@ def _write_groups(path: Path, rig: BlendshapeRig, heads: Sequence[PosedHead], va
 
 
 def _shoot_canonical(rig: BlendshapeRig, out: Path, cameras: Sequence[StudioCamera], renderer: StudioRenderer, bar: tqdm) -> None:
-    head = rig.pose(coefficients({}))
+    head = rig.pose(coefficients({}))  # the renderer stands on it already, finely lit
     _write_once(out / "canonical" / "groups.npz", lambda path: _write_groups(path, rig, [head], coefficients({})[None]))
-    _shoot(rig, head, cameras, renderer, bar, lambda name: (out / "canonical" / f"{name}.png", out / "masks" / f"{name}.png"))
+    _shoot(None, cameras, renderer, bar, lambda name: (out / "canonical" / f"{name}.png", out / "masks" / f"{name}.png"))
 
 
 def _shoot_poses(
@@ -236,7 +236,7 @@ def _shoot_poses(
         _write_once(folder / "mesh.npz", lambda path, head=head: _write_npz(path, {"vertices": head.face[None].astype(np.float32)}))
         _write_once(folder / "groups.npz", lambda path, head=head, values=values: _write_groups(path, rig, [head], values[None]))
         _shoot(
-            rig, head, chosen, renderer, bar,
+            head, chosen, renderer, bar,
             lambda camera, folder=folder: (folder / "images" / f"{camera}.png", folder / "masks" / f"{camera}.png"),
         )  # fmt: skip
 
@@ -254,15 +254,21 @@ def _shoot_take(
         if take.split == "test":
             chosen[-1:] = held_out[:1]
         paths = {c.name: (folder / "images" / c.name / f"{frame:05d}.jpg", folder / "masks" / c.name / f"{frame:05d}.png") for c in chosen}
-        _shoot(rig, rig.pose(take.performance.values[frame]), chosen, renderer, bar, paths.__getitem__)
+        _shoot(rig.pose(take.performance.values[frame]), chosen, renderer, bar, paths.__getitem__)
 
 
-def _shoot(rig: BlendshapeRig, head: PosedHead, cameras: Sequence[StudioCamera], renderer: StudioRenderer, bar: tqdm, paths: Callable[[str], tuple[Path, Path]]) -> None:
+def _shoot(
+    head: PosedHead | None,  # None: as the renderer stands
+    cameras: Sequence[StudioCamera],
+    renderer: StudioRenderer,
+    bar: tqdm,
+    paths: Callable[[str], tuple[Path, Path]],
+) -> None:
     """Pictures and masks of one pose from `cameras`; `paths(camera name)` gives (picture, mask)."""
     missing = [stand for stand in cameras if not all(path.exists() for path in paths(stand.name))]
     bar.update(len(cameras) - len(missing))
-    if missing:
-        renderer.set_scene(head_meshes(rig, head))
+    if missing and head is not None:
+        renderer.set_head(head)
     for stand in missing:
         picture = renderer.take_picture(stand.camera)
         _write_picture(picture, *paths(stand.name))
@@ -295,7 +301,7 @@ def _write_scaffold(
     seen = [np.zeros(len(points.corners), dtype=bool) for points in candidates]
     for name, named in {"": {}, **poses}.items():
         head = rig.pose(coefficients(named))
-        renderer.set_scene(head_meshes(rig, head))
+        renderer.set_head(head)
         placed = [points.on(head.parts[part.name]) for part, points in zip(rig.parts, candidates)]
         for stand in cameras:
             if name and "pose" not in stand.roles:

@@ -16,10 +16,10 @@ from ..types import Camera
 from .atomic_files import write_bytes
 from .blendshapes import BlendshapeRig
 from .poses import EMOTION_AUS, coefficients
-from .renderer import StudioRenderer, head_meshes
+from .renderer import StudioRenderer
 
 TILE = 160  # pixels
-SAMPLES = 16
+LIGHT_SAMPLES = 32  # paths a vertex
 INTENSITIES = (1.0, 3.0, 5.0)
 VIEWS: dict[str, Camera] = {
     "front": orbit_camera(0, 0, 1.0, 17, TILE, TILE, (0.0, -0.01, 0.0)),
@@ -34,10 +34,10 @@ Draw = Callable[[np.ndarray, Camera], np.ndarray]  # coefficients [C], camera ->
 
 def draw_contact_sheet(rig: BlendshapeRig, path: Path) -> None:
     """Path-trace the sheet of `rig` to a PNG."""
-    renderer = StudioRenderer(SAMPLES)
+    renderer = StudioRenderer(rig, rig.pose(coefficients({})), light_samples=LIGHT_SAMPLES)
 
     def draw(values: np.ndarray, camera: Camera) -> np.ndarray:
-        renderer.set_scene(head_meshes(rig, rig.pose(values)))
+        renderer.set_head(rig.pose(values))
         return renderer.take_picture(camera).color
 
     write_sheet(draw, path)

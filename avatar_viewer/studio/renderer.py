@@ -18,7 +18,7 @@ from scipy.sparse import coo_matrix
 from scipy.spatial import cKDTree
 
 from ..types import Camera
-from .blendshapes import BlendshapeRig, PosedHead
+from .blendshapes import BlendshapeRig, Mesh, PosedHead
 from .zbuffer import draw_triangles
 
 LANES = 131_072  # rays traced at once
@@ -104,10 +104,11 @@ class StudioRenderer:
         starts = np.cumsum([0] + counts)
         self._slices = [slice(int(a), int(b)) for a, b in zip(starts, starts[1:])]
         meshes = [rig.face] + [part.mesh for part in rig.parts]
-        self._faces = np.concatenate([mesh.faces + start for mesh, start in zip(meshes, starts)])
         lips = cKDTree(rig.face.vertices[rig.regions["lips"]])
         far = [part.attachment == "head" and lips.query(part.mesh.vertices)[0].min() > FAR_METRES for part in rig.parts]
         keeps = [is_far or part.attachment == "face" for part, is_far in zip(rig.parts, far)]
+        turned = [mesh.faces[:, ::-1] if i and keeps[i - 1] and _is_inside_out(mesh) else mesh.faces for i, mesh in enumerate(meshes)]
+        self._faces = np.concatenate([faces + start for faces, start in zip(turned, starts)])
         self._changing = [0] + [i + 1 for i, kept in enumerate(keeps) if not kept]
         self._scene = None
         self._vertices = np.zeros((starts[-1], 3), dtype=np.float32)
@@ -201,6 +202,12 @@ class StudioRenderer:
             ray = mi.RayDifferential3f(mi.Ray3f(mi.Point3f(*origin[rows].T), mi.Vector3f(*direction[rows].T)))
             radiance[rows] = np.array(integrator.sample(self._scene, sampler, ray)[0]).reshape(3, -1).T
         return np.nan_to_num(radiance)
+
+
+def _is_inside_out(mesh: Mesh) -> bool:
+    """Whether the triangles of a (nearly) closed mesh face inwards: light would be gathered in the dark."""
+    corners = mesh.vertices[mesh.faces].astype(np.float64) - mesh.vertices.mean(axis=0)
+    return float(np.einsum("fi,fi->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2]))) < 0
 
 
 def _points_around_vertices(

@@ -69,10 +69,9 @@ def mark_seen(points: np.ndarray, camera: Camera, depth: np.ndarray, seen: np.nd
     pixels = local @ camera.K.double().numpy().T
     x, y = np.floor(pixels[:, :2] / np.maximum(pixels[:, 2:], 1e-6)).astype(int).T
     inside = (local[:, 2] > 0.01) & (x >= 0) & (y >= 0) & (x < depth.shape[1]) & (y < depth.shape[0])
-    distance = np.linalg.norm(local, axis=1)
     rows = np.flatnonzero(inside)
     surface = depth[y[rows], x[rows]]
-    seen[rows[(surface > 0) & (distance[rows] < surface + DEPTH_TOLERANCE)]] = True
+    seen[rows[(surface > 0) & (local[rows, 2] < surface + DEPTH_TOLERANCE)]] = True
 
 
 def choose_points(parts: Sequence[Part], candidates: Sequence[SurfacePoints], seen: Sequence[np.ndarray], count: int, seed: int) -> Scaffold:
