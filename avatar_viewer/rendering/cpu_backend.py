@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..types import Camera, GaussianFrame, Render
-from .cpu_binning import choose_bands, count_most_pairs, emit_pairs, list_pairs, sort_by_depth
+from .cpu_binning import DIGIT, choose_bands, count_most_pairs, emit_pairs, list_pairs, sort_by_depth
 from .cpu_blend import MASKS, SCRATCH, add_pairs, blend, blend_backward, count_lanes
 from .cpu_project import RECORD, TILE, project, project_backward
 from .simd import LANES
@@ -86,9 +86,10 @@ class CpuRasterizer:
         project(*inputs, self._view, self._intrinsics, self._width, self._height, threads, self._records, self._rects, depths, malformed)
         started = self._note("project", started)
         self._order = self._buffer("order", np.int32, rows)
-        spare = (self._buffer("spare_keys", np.uint32, rows), self._buffer("spare_order", np.int32, rows))
-        keys = self._buffer("keys", np.uint32, rows)
-        self._visible = sort_by_depth(self._count, self._rects, depths, keys, self._order, *spare)
+        histogram, keys = self._buffer("histogram", np.int32, 1 << DIGIT), self._buffer("keys", np.int32, rows)
+        spare = (self._buffer("spare_keys", np.int32, rows), self._buffer("spare_order", np.int32, rows))
+        # Positive floats sort like the integers of their bits.
+        self._visible = sort_by_depth(self._count, self._rects, depths.view(np.int32), histogram, keys, self._order, *spare)
         self._note("sort", started)
         return int(malformed[:threads].sum())
 

@@ -11,49 +11,57 @@ import numba
 import numpy as np
 
 from .cpu_project import L11, L12, L22, LEVEL, LEVEL_MIN, RECORD, SLOPE_X, TILE, X, Y
+from .kernel_cache import kernel
 from .simd import peek, poke
 
 DIGIT = 11  # bits a pass of the radix sort
 REACH_SLACK = np.float32(0.02)  # in the exponent of base 2: pixels decide exactly, lists may only be too long
 
 
-@numba.njit(cache=True)
-def sort_by_depth(count, rects, depths, keys, order, spare_keys, spare_order):
+@numba.njit
+def _sort_digit(visible, lowest, shift, keys, order, histogram, sorted_keys, sorted_order):
+    """One stable pass of the radix sort."""
+    mask = (1 << DIGIT) - 1
+    for digit in range(1 << DIGIT):
+        poke(histogram, digit, np.int32(0))
+    for k in range(visible):
+        digit = (np.int64(peek(keys, k) - lowest) >> shift) & mask
+        poke(histogram, digit, np.int32(peek(histogram, digit) + 1))
+    total = np.int32(0)
+    for digit in range(1 << DIGIT):
+        here = peek(histogram, digit)
+        poke(histogram, digit, total)
+        total += here
+    for k in range(visible):
+        key = peek(keys, k)
+        digit = (np.int64(key - lowest) >> shift) & mask
+        place = np.int64(peek(histogram, digit))
+        poke(histogram, digit, np.int32(place + 1))
+        poke(sorted_keys, place, key)
+        poke(sorted_order, place, peek(order, k))
+
+
+@kernel()
+def sort_by_depth(count, rects, depths, histogram, keys, order, spare_keys, spare_order):
     """The number of visible Gaussians; their indices fill `order`, near to far, equal depths by index.
 
     The bits of positive floats sort like the floats; of a head only some 22 of them differ, so two passes are enough.
     """
-    bits = depths.view(np.uint32)
-    lowest, highest = np.uint32(0xFFFFFFFF), np.uint32(0)
+    lowest, highest = np.int32(0x7FFFFFFF), np.int32(0)
     visible = 0
     for i in range(count):
         if peek(rects, 4 * i) != peek(rects, 4 * i + 1):
-            key = bits[i]
-            keys[visible], order[visible] = key, i
+            key = peek(depths, i)
+            poke(keys, visible, key)
+            poke(order, visible, np.int32(i))
             lowest, highest = min(lowest, key), max(highest, key)
             visible += 1
-    histogram = np.empty(1 << DIGIT, np.int64)
     shift = 0
-    swapped = False
-    while visible > 0 and shift < 32 and (highest - lowest) >> shift > 0:
-        source_keys, source, target_keys, target = (spare_keys, spare_order, keys, order) if swapped else (keys, order, spare_keys, spare_order)
-        histogram[:] = 0
-        for k in range(visible):
-            histogram[((source_keys[k] - lowest) >> np.uint32(shift)) & np.uint32((1 << DIGIT) - 1)] += 1
-        total = 0
-        for digit in range(1 << DIGIT):
-            here = histogram[digit]
-            histogram[digit] = total
-            total += here
-        for k in range(visible):
-            digit = ((source_keys[k] - lowest) >> np.uint32(shift)) & np.uint32((1 << DIGIT) - 1)
-            place = histogram[digit]
-            histogram[digit] = place + 1
-            target_keys[place], target[place] = source_keys[k], source[k]
-        swapped = not swapped
+    while visible > 0 and np.int64(highest - lowest) >> shift > 0:
+        _sort_digit(visible, lowest, shift, keys, order, histogram, spare_keys, spare_order)
         shift += DIGIT
-    if swapped:
-        order[:visible] = spare_order[:visible]
+        _sort_digit(visible, lowest, shift, spare_keys, spare_order, histogram, keys, order)
+        shift += DIGIT
     return visible
 
 
@@ -86,7 +94,7 @@ def _span(records, rects, i, row):
     return first, last
 
 
-@numba.njit(cache=True)
+@kernel()
 def count_most_pairs(rects, order, visible):
     """No more pairs than this can be listed."""
     total = 0
@@ -97,7 +105,7 @@ def count_most_pairs(rects, order, visible):
     return total
 
 
-@numba.njit(cache=True)
+@kernel()
 def choose_bands(records, rects, order, visible, tiles_x, tiles, most_pairs, counts, bounds):
     """Cut the tiles into ranges of at most `most_pairs` pairs, or one tile: `bounds [tiles + 1]`; the number of ranges."""
     counts[:tiles] = 0
@@ -119,7 +127,7 @@ def choose_bands(records, rects, order, visible, tiles_x, tiles, most_pairs, cou
     return bands + 1
 
 
-@numba.njit(cache=True)
+@kernel()
 def emit_pairs(records, rects, order, visible, tiles_x, first_tile, last_tile, is_whole, room, ends, pair_tiles, pair_owners):
     """Pairs from near to far: `pair_tiles` and `pair_owners`; rank k's end at `ends[k]`. Their number, or -1 where `room` does not do.
 
@@ -158,7 +166,7 @@ def emit_pairs(records, rects, order, visible, tiles_x, first_tile, last_tile, i
     return place
 
 
-@numba.njit(cache=True)
+@kernel()
 def list_pairs(count, first_tile, last_tile, pair_tiles, pair_owners, cursors, starts, pairs, places):
     """Each tile's list, near to far: `pairs` from `starts[tile]` to `starts[tile + 1]`; `places` says where each emitted pair went."""
     for tile in range(first_tile, last_tile):

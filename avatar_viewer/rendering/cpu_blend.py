@@ -17,6 +17,7 @@ import numpy as np
 
 from .cpu_binning import REACH_SLACK
 from .cpu_project import BLUE, GREEN, L11, L12, L22, LEVEL, LEVEL_MIN, RECORD, RED, SLOPE_X, SLOPE_Y, TILE, X, Y
+from .kernel_cache import kernel
 from .reference import ALPHA_MAX, TRANSMITTANCE_MIN
 from .simd import (
     LANES,
@@ -173,7 +174,7 @@ def _write_tile(scratch, state, left, top, width, height, background, color, alp
             store1(alpha, offset, valid, 1.0 - rest)
 
 
-@numba.njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def blend(records, starts, pairs, first_tile, last_tile, tiles_x, background, threads, counter, scratch, masks, color, alpha):
     """Draw the tiles first..last. `scratch [threads, SCRATCH]` and `masks [threads, MASKS]` are each thread's own."""
     height, width = alpha.shape
@@ -188,7 +189,7 @@ def blend(records, starts, pairs, first_tile, last_tile, tiles_x, background, th
             tile = fetch_add(counter, 1)
 
 
-@numba.njit(cache=True)
+@kernel()
 def count_lanes(records, starts, pairs, first_tile, last_tile, tiles_x, width, height, scratch, masks, found):
     """Replay the blending for its statistics: adds to `found` the pairs listed, the lanes evaluated and the lanes that were drawn."""
     state = BATCH * RECORD
@@ -293,7 +294,7 @@ def _blend_tile_backward(
         store(pair_sums, RECORD * k, splat(np.float32(0)))
 
 
-@numba.njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def blend_backward(
     records, starts, pairs, first_tile, last_tile, tiles_x, threads, counter, scratch, masks, color, alpha, d_color, d_alpha, pair_sums
 ):
@@ -311,7 +312,7 @@ def blend_backward(
             tile = fetch_add(counter, 1)
 
 
-@numba.njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def add_pairs(order, visible, ends, places, threads, adds_up, pair_sums, sums):
     """`sums [N, 16]`: the pairs of each visible Gaussian, in the order of the tiles; added to what is there if `adds_up`."""
     for thread in numba.prange(threads):

@@ -12,6 +12,7 @@ import math
 import numba
 import numpy as np
 
+from .kernel_cache import kernel
 from .reference import ALPHA_MIN, BLUR, FAR_PLANE, JACOBIAN_MARGIN, NEAR_PLANE
 from .simd import (
     LANES,
@@ -138,7 +139,7 @@ def _project_16(i, valid, means, quats, scales, opacities, colors, view, intrins
     return count_bits(to_bits(malformed))
 
 
-@numba.njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def project(means, quats, scales, opacities, colors, view, intrinsics, width, height, threads, records, rects, depths, malformed):
     """Fill `records`, `rects` (first and one past the last tile, x then y) and `depths`; all have room for N rounded up to 16 rows.
 
@@ -228,7 +229,7 @@ def _project_backward_16(
     store3(d_means, 3 * i, valid, select(drawn, d_mx, 0.0), select(drawn, d_my, 0.0), select(drawn, d_mz, 0.0))
 
 
-@numba.njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def project_backward(
     means, quats, scales, opacities, view, intrinsics, width, height, threads, records, rects, sums, d_means, d_quats, d_scales, d_opacities, d_colors
 ):

@@ -11,10 +11,11 @@ import math
 import numba
 import numpy as np
 
+from .kernel_cache import kernel
 from .reference import ALPHA_MAX, ALPHA_MIN, BLUR, NEAR_PLANE, TRANSMITTANCE_MIN
 
 
-@numba.njit(cache=True)
+@kernel()
 def _project(means, quats, scales, view, intrinsics, flat):
     """`flat [N, 7]`: centre x y, conic a b c, radius in pixels (0: behind), depth."""
     fx, fy, cx, cy = intrinsics
@@ -53,7 +54,7 @@ def _project(means, quats, scales, view, intrinsics, flat):
         flat[i, 5] = math.ceil(3 * math.sqrt(middle + math.sqrt(max(middle * middle - det, 0.0))))
 
 
-@numba.njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def _draw(flat, order, opacities, colors, background, threads, color, alpha, rest):
     height, width = alpha.shape
     for thread in numba.prange(threads):
