@@ -7,8 +7,8 @@ turn a few such predictions into one answer. Knows tensors only: no faces, no sp
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import torch
 from torch import Tensor

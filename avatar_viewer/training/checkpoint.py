@@ -43,7 +43,9 @@ def save_checkpoint(path: Path, network: nn.Module, average: RunningAverage, opt
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = value
     unfinished = path.with_suffix(".tmp")
-    save_file({name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}, unfinished, metadata={"step": str(step)})
+    save_file(
+        {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}, unfinished, metadata={"step": str(step)}
+    )
     unfinished.replace(path)
 
 

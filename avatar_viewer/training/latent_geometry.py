@@ -41,7 +41,9 @@ def offset_grams(
     """64 numbers a frame in place of 3 V, exactly."""
     basis = basis.double()
     vertices = basis.shape[1]
-    smoothed = torch.sparse.mm(laplacian.double(), basis.permute(1, 0, 2).flatten(1)).unflatten(1, (len(basis), 3)).permute(1, 0, 2)
+    smoothed = (
+        torch.sparse.mm(laplacian.double(), basis.permute(1, 0, 2).flatten(1)).unflatten(1, (len(basis), 3)).permute(1, 0, 2)
+    )
 
     def gram(part: Tensor, count: int) -> Tensor:
         flat = part.flatten(1)

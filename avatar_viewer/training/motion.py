@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,7 @@ class MotionSettings:
     disturbed: int = 1
     silent: int = 24
     latent_weight: float = 0.1  # of the whitened error, beside eq. 17: small muscles count too
-    geometry: GeometryWeights = GeometryWeights()
+    geometry: GeometryWeights = field(default_factory=GeometryWeights)
     drop_codes: float = 0.1
     drop_speech: float = 0.1
     drop_history: float = 0.15
@@ -73,7 +73,18 @@ class MotionSettings:
 
 SCALES = {
     "demo": MotionSettings(),
-    "dev": MotionSettings(steps=200, batch=32, dim=96, layers=2, basis_size=48, more_minutes=0.0, extra_tracks=0, disturbed=0, silent=8, test_clips=4),
+    "dev": MotionSettings(
+        steps=200,
+        batch=32,
+        dim=96,
+        layers=2,
+        basis_size=48,
+        more_minutes=0.0,
+        extra_tracks=0,
+        disturbed=0,
+        silent=8,
+        test_clips=4,
+    ),
 }
 
 
@@ -111,7 +122,13 @@ def train_motion(data: Path, out: Path, scale: str = "demo", resume: bool = Fals
     other = _spread([clip for clip in test if clip.performance.kind != "performed"], settings.test_clips)
     scores = evaluate(denoiser, performed, other, face, rig, backbone, encoder, contexts[0])
     log.info("motion: %s", json.dumps(scores))
-    record = {"capture": str(data), "scale": scale, "settings": asdict(settings), "seconds": round(trainer.seconds), "scores": scores}
+    record = {
+        "capture": str(data),
+        "scale": scale,
+        "settings": asdict(settings),
+        "seconds": round(trainer.seconds),
+        "scores": scores,
+    }
     (work / "motion_scores.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     save_avatar(out, fps=capture.fps, stream=contexts[0], face=face, denoiser=denoiser, training={"motion": record})
 
@@ -123,11 +140,21 @@ def read_clip(sequence: TalkingSequence, capture: Capture, has_rig: bool) -> Cli
     if stored is not None:
         values, channels = stored
         if channels != RIG_CHANNELS:
-            raise InputError(f"{sequence.folder / 'performance.npz'} has other channels than this version's rigs; record the capture again")
+            raise InputError(
+                f"{sequence.folder / 'performance.npz'} has other channels than this version's rigs; record the capture again"
+            )
     else:
         values = np.zeros((len(sequence.au_codes.values), len(RIG_CHANNELS)), np.float32)
     performance = Performance(
-        sequence.fps, values, RIG_CHANNELS, phones, sequence.samples, sequence.voice, "", kind=sequence.kind, emotion=sequence.emotion
+        sequence.fps,
+        values,
+        RIG_CHANNELS,
+        phones,
+        sequence.samples,
+        sequence.voice,
+        "",
+        kind=sequence.kind,
+        emotion=sequence.emotion,
     )
     if stored is not None:
         return Clip(performance, sequence.split)
@@ -141,14 +168,21 @@ class MotionTrainer:
     """The optimisation itself: draws batches, steps, keeps an average of the weights."""
 
     def __init__(
-        self, data: MotionData, face: FaceTemplate, speech_dim: int, settings: MotionSettings, *, device: str = "cpu", seed: int = 0
+        self,
+        data: MotionData,
+        face: FaceTemplate,
+        speech_dim: int,
+        settings: MotionSettings,
+        *,
+        device: str = "cpu",
+        seed: int = 0,
     ) -> None:
         torch.manual_seed(seed)
         self.settings, self.device, self.seed = settings, device, seed
         window = max(sounds.speech.shape[1] for sounds in data.sounds)
         config = DenoiserConfig(
-            len(face.neutral), speech_dim, basis_size=settings.basis_size, dim=settings.dim, layers=settings.layers, heads=settings.dim // 32,
-            feedforward=4 * settings.dim, window_frames=window,
+            len(face.neutral), speech_dim, basis_size=settings.basis_size, dim=settings.dim, layers=settings.layers,
+            heads=settings.dim // 32, feedforward=4 * settings.dim, window_frames=window,
         )  # fmt: skip
         self.denoiser = Denoiser(config)
         self.denoiser.basis.copy_(data.basis.rows)
@@ -159,7 +193,8 @@ class MotionTrainer:
         self.template = self.denoiser.describe_template(face.neutral.to(device))
         self.grams = _make_grams(self.denoiser, face).to(device)
         self.sources = [
-            WindowSource(data.tracks, sounds, list(entries), config.previous_frames) for sounds, entries in zip(data.sounds, data.train)
+            WindowSource(data.tracks, sounds, list(entries), config.previous_frames)
+            for sounds, entries in zip(data.sounds, data.train)
         ]
         self.average = RunningAverage(self.denoiser)
         self.optimizer = torch.optim.AdamW(self.denoiser.parameters(), lr=settings.learning_rate, weight_decay=0.01)
@@ -243,15 +278,21 @@ class MotionTrainer:
         return total, merged
 
     def _disturb_codes(self, batch: WindowBatch) -> Tensor:  # [B, L, 17]
-        """Codes as they will be in use. The encoder mistakes the lips, and the voice puts that right: its errors go onto the
-        speech AUs only. Every other AU is obeyed as it is given, but for a little jitter that keeps the net from counting on it."""
+        """Codes as they will be in use.
+
+        The encoder mistakes the lips and the voice puts that right: its errors go onto the speech AUs only. Every other AU is
+        obeyed as it is given, with a little jitter so that the net does not count on the last decimal.
+        """
         settings, codes = self.settings, batch.codes
         count, length = codes.shape[:2]
         speech = torch.zeros(NUM_AUS, device=self.device)
         speech[[AU_NAMES.index(name) for name in SPEECH_AUS]] = 1.0
         has_errors = bool(batch.code_error.any())
         spread = settings.jitter + (0.0 if has_errors else settings.speech_jitter) * speech
-        steady, quick = torch.randn(count, 1, NUM_AUS, device=self.device), torch.randn(count, length, NUM_AUS, device=self.device)
+        steady, quick = (
+            torch.randn(count, 1, NUM_AUS, device=self.device),
+            torch.randn(count, length, NUM_AUS, device=self.device),
+        )
         amount = torch.rand(count, 1, 1, device=self.device) * (torch.rand(count, 1, 1, device=self.device) < 0.8)
         heard = torch.rand(count, 1, 1, device=self.device) < 0.7
         disturbed = codes + amount * spread * (steady + 0.6 * quick) + heard * batch.code_error * speech
@@ -350,7 +391,10 @@ def _rate(step: int, settings: MotionSettings) -> float:
 def _to_device(batch: WindowBatch, device: str) -> WindowBatch:
     if device == "cpu":
         return batch
-    moved = {name: tuple(t.to(device) for t in value) if isinstance(value, tuple) else value.to(device) for name, value in vars(batch).items()}
+    moved = {
+        name: tuple(t.to(device) for t in value) if isinstance(value, tuple) else value.to(device)
+        for name, value in vars(batch).items()
+    }
     return WindowBatch(**moved)
 
 

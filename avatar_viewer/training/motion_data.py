@@ -8,9 +8,9 @@ they are. Knows rigs and networks; knows no optimiser.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Callable, Sequence
 
 import numpy as np
 import torch
@@ -28,15 +28,16 @@ from ..networks.au_encoder import AUEncoder
 from ..networks.denoiser import frame_pooling
 from ..networks.speech import SpeechBackbone
 from ..studio.blendshapes import RIG_CHANNELS, VISEMES, BlendshapeRig
-from ..studio.performance import Performance, counterfactual, speech_activity, viseme_matrix
-from ..studio.voices import TRAIN_VOICES
+from ..studio.performance import EMOTIONS, Performance, counterfactual, perform, speech_activity, viseme_matrix
+from ..studio.voices import TRAIN_VOICES, pad_with_silence, synthesise
 from .datasets.motion_windows import Entry, Sounds, Tracks
-from .datasets.performed_speech import perform_voices
 from .datasets.speech_augment import disturb, noise
+from .datasets.speech_corpus import random_text, read_sentences, read_words
 
 # A frame is a lip frame (A8) where the lips are open or move, and two frames about, so that closures between count.
 LIP_OPEN_MM, LIP_SPEED_MM_S, LIP_MARGIN_FRAMES = 1.0, 10.0, 2
 CLOSURE_EMPHASIS, CLOSURE_REACH_MM = 3.0, 1.5  # extra weight exp(-gap / reach) of lips that (nearly) meet while speaking
+RECORDED_VOICE_WEIGHT = 6.0  # how often a recorded-unit voice speaks, against a formant voice
 SMALLEST_SCALE = 0.01  # of the largest: components below it are not blown up to unit variance
 Progress = Callable[[float], None]
 
@@ -67,14 +68,25 @@ class MotionData:
 
 
 def more_performances(minutes: float, fps: float, seed: int) -> list[Performance]:
-    """Performances of the training voices beyond a capture's own: sounds that cost no picture."""
+    """Performances of the training voices beyond a capture's own, in any voice, rate, pitch and feeling."""
+    rng = np.random.default_rng(seed)
+    sentences, words = read_sentences("train"), read_words()
+    weights = np.array([RECORDED_VOICE_WEIGHT if voice.engine == "flite" else 1.0 for voice in TRAIN_VOICES])
     result: list[Performance] = []
-    if minutes <= 0:
-        return result
-    for performance in perform_voices(TRAIN_VOICES, "train", fps, seed):
-        result.append(performance)
-        if sum(len(p.samples) for p in result) >= minutes * 60 * SAMPLE_RATE:
-            break
+    missing = minutes * 60 * SAMPLE_RATE
+    while missing > 0:
+        feeling = "neutral" if rng.random() < 0.3 else list(EMOTIONS)[rng.integers(len(EMOTIONS))]
+        emotion = EMOTIONS[feeling]
+        spoken = synthesise(
+            random_text(rng, sentences, words),
+            TRAIN_VOICES[rng.choice(len(TRAIN_VOICES), p=weights / weights.sum())],
+            rate=emotion.rate * rng.uniform(0.85, 1.15),
+            pitch=emotion.pitch * rng.uniform(0.9, 1.1),
+            pitch_range=emotion.pitch_range,
+        )
+        padded = pad_with_silence(spoken, float(rng.uniform(0.2, 0.6)), float(rng.uniform(0.3, 0.8)))
+        result.append(perform(padded, emotion=feeling, fps=fps, seed=int(rng.integers(2**31))))
+        missing -= len(padded.samples)
     return result
 
 
@@ -142,7 +154,9 @@ def silent_performances(rig: BlendshapeRig, fps: float, seed: int, count: int) -
     result = []
     for index in range(count):
         samples = _quiet(rng, round(frames / fps * SAMPLE_RATE))
-        still = Performance(fps, np.zeros((frames, len(RIG_CHANNELS)), np.float32), RIG_CHANNELS, (), samples, "", "", emotion="none")
+        still = Performance(
+            fps, np.zeros((frames, len(RIG_CHANNELS)), np.float32), RIG_CHANNELS, (), samples, "", "", emotion="none"
+        )
         kind = index % 4
         if kind == 0:
             result.append(still)
@@ -240,7 +254,7 @@ def _play_or_remember(
     if cache is not None and cache.is_file():
         with safe_open(cache, "pt") as file:
             if (file.metadata() or {}).get("made_from") == key:
-                stored = {name: file.get_tensor(name) for name in file.keys()}
+                stored = {name: file.get_tensor(name) for name in ("rows", "scale", *_TRACK_FIELDS)}
                 return Basis(stored["rows"], stored["scale"]), Tracks(**{name: stored[name] for name in _TRACK_FIELDS})
     basis = fit_basis(clips, rig, basis_size, seed=seed)
     tracks = play_tracks(clips, face, rig, basis, padding, progress)
@@ -276,7 +290,9 @@ def lip_weights(gap_mm: np.ndarray, speaking: np.ndarray, fps: float) -> np.ndar
 class _Listener:
     """Hears sounds within one context, as the denoiser and the AU encoder will."""
 
-    def __init__(self, backbone: SpeechBackbone, encoder: AUEncoder | None, context: StreamContext, fps: float, window_frames: int) -> None:
+    def __init__(
+        self, backbone: SpeechBackbone, encoder: AUEncoder | None, context: StreamContext, fps: float, window_frames: int
+    ) -> None:
         self.backbone, self.encoder, self.context, self.fps = backbone, encoder, context, fps
         self.hop_frames = context.hop_frames(fps)
         self.pooling = frame_pooling(context, fps, window_frames)
@@ -291,7 +307,9 @@ class _Listener:
         hops = max(2, -(-len(samples) // context.hop_samples))
         padded = np.pad(samples, (0, hops * context.hop_samples + context.lookahead_samples - len(samples)))
         device = next(self.backbone.parameters()).device
-        blocks = self.backbone.forward_blocks(torch.from_numpy(padded.astype(np.float32))[None].to(device), context)  # [1, H, M + R, D]
+        blocks = self.backbone.forward_blocks(
+            torch.from_numpy(padded.astype(np.float32))[None].to(device), context
+        )  # [1, H, M + R, D]
         self.speech.append(pool_blocks(blocks[0], self.pooling.to(device), context).half().cpu())
         error = torch.zeros(hops, self.hop_frames, NUM_AUS)
         if self.encoder is not None:
@@ -345,9 +363,7 @@ def prepare_motion(
     padding = 2 * max(context.hop_frames(fps) for context in contexts) + lookahead_frames
     groups = plan_tracks(clips, rig, extra_tracks=extra_tracks, silent=silent, seed=seed)
     in_order = [clip for group in groups for clip in group]
-    basis, tracks = _play_or_remember(
-        in_order, face, rig, basis_size, padding, seed, cache, lambda share: progress(0.6 * share)
-    )
+    basis, tracks = _play_or_remember(in_order, face, rig, basis_size, padding, seed, cache, lambda share: progress(0.6 * share))
     listeners = [_Listener(backbone, encoder, context, fps, context.hop_frames(fps) + lookahead_frames) for context in contexts]
     entries: list[list[Entry]] = [[] for _ in contexts]
     frame = 0

@@ -5,8 +5,8 @@ Knows the denoiser, its conditions and the metrics; knows no optimiser and no fi
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -101,7 +101,9 @@ def measure_response(denoiser: Denoiser, template: Tensor, window_frames: int) -
     """Steady latents of every AU at every level in silence, against no AU at all."""
     levels = len(RESPONSE_LEVELS)
     codes = torch.zeros(NUM_AUS * levels, NUM_AUS)
-    codes[torch.arange(NUM_AUS * levels), torch.arange(NUM_AUS).repeat_interleave(levels)] = torch.tensor(RESPONSE_LEVELS).repeat(NUM_AUS)
+    codes[torch.arange(NUM_AUS * levels), torch.arange(NUM_AUS).repeat_interleave(levels)] = torch.tensor(RESPONSE_LEVELS).repeat(
+        NUM_AUS
+    )
     window = codes[:, None, None].expand(-1, SETTLING_HOPS, window_frames, -1)
     speech = denoiser.silence.cpu().expand(*window.shape[:3], -1)
     frames = window_frames - denoiser.config.lookahead_frames

@@ -56,7 +56,9 @@ class FakeCodeStream:
 @pytest.fixture(scope="module")
 def avatar():
     torch.manual_seed(0)
-    config = DenoiserConfig(num_vertices=30, speech_dim=DIM, basis_size=8, dim=32, layers=2, heads=2, feedforward=64, template_points=4)
+    config = DenoiserConfig(
+        num_vertices=30, speech_dim=DIM, basis_size=8, dim=32, layers=2, heads=2, feedforward=64, template_points=4
+    )
     net = Denoiser(config).eval()
     net.basis.copy_(torch.linalg.qr(torch.randn(90, 8))[0].T)
     net.scale.fill_(0.01)

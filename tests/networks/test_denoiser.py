@@ -9,7 +9,9 @@ import torch
 from avatar_viewer.config import DEFAULT_STREAM, LOW_DELAY_STREAM
 from avatar_viewer.networks.denoiser import Conditions, Denoiser, DenoiserConfig, MotionHistory, frame_pooling
 
-CONFIG = DenoiserConfig(num_vertices=40, speech_dim=12, basis_size=6, dim=32, layers=2, heads=2, feedforward=64, template_points=8)
+CONFIG = DenoiserConfig(
+    num_vertices=40, speech_dim=12, basis_size=6, dim=32, layers=2, heads=2, feedforward=64, template_points=8
+)
 
 
 @pytest.fixture()
@@ -139,7 +141,9 @@ def test_config_and_weights_travel(denoiser):
     twin = Denoiser(config)
     twin.load_state_dict(denoiser.state_dict())
     noisy, step, history, conditions = a_window(denoiser)
-    assert torch.equal(twin.predict_clean(noisy, step, history, conditions), denoiser.predict_clean(noisy, step, history, conditions))
+    assert torch.equal(
+        twin.predict_clean(noisy, step, history, conditions), denoiser.predict_clean(noisy, step, history, conditions)
+    )
 
 
 def test_the_demo_size_fits_its_file():

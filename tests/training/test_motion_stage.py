@@ -27,7 +27,9 @@ from avatar_viewer.training.motion import MotionSettings, MotionTrainer, evaluat
 from avatar_viewer.training.motion_data import Clip, clip_codes, clip_offsets, lip_weights, pool_blocks, prepare_motion
 from avatar_viewer.training.motion_scores import hear_clip, play
 
-SETTINGS = MotionSettings(steps=260, batch=24, learning_rate=3e-3, warmup=20, dim=32, layers=1, basis_size=10, silent=4, test_clips=2)
+SETTINGS = MotionSettings(
+    steps=260, batch=24, learning_rate=3e-3, warmup=20, dim=32, layers=1, basis_size=10, silent=4, test_clips=2
+)
 
 
 class BandBackbone(torch.nn.Module):
@@ -86,7 +88,15 @@ def stage():
     )  # fmt: skip
     train = [clip for clip in clips if clip.split == "train"]
     data = prepare_motion(
-        train, face, rig, BandBackbone(), None, contexts=(DEFAULT_STREAM, LOW_DELAY_STREAM), basis_size=10, lookahead_frames=2, silent=4
+        train,
+        face,
+        rig,
+        BandBackbone(),
+        None,
+        contexts=(DEFAULT_STREAM, LOW_DELAY_STREAM),
+        basis_size=10,
+        lookahead_frames=2,
+        silent=4,
     )
     return rig, face, clips, data
 
@@ -100,13 +110,13 @@ def trained(stage):
 
 
 def test_a_window_holds_what_the_stream_will_hold(stage):
-    rig, face, clips, data = stage
+    _, face, _, data = stage
     trainer = MotionTrainer(data, face, 12, SETTINGS)
     for source, frames in zip(trainer.sources, (5, 2)):
         whole = source.gather(torch.arange(len(source)))
         assert whole.latents.shape[1:] == (10 + 2 * frames + 2, 10)
         assert whole.speech[0].shape == (len(source), 10 + frames + 2, 12)
-        first = [row for row, hop in enumerate(source.windows[:, 2].tolist()) if hop == 0][0]
+        first = source.windows[:, 2].tolist().index(0)
         assert not whole.known[first, :10].any() and whole.known[first, 10:].all()
         third = first + 2
         assert whole.known[third, 10 - min(10, 2 * frames) :].all()
@@ -140,7 +150,14 @@ def test_a_capture_without_a_rig_brings_meshes_and_codes(stage):
 
 def test_tracks_are_remembered_for_the_same_clips_and_only_for_them(stage, tmp_path, monkeypatch):
     rig, face, clips, _ = stage
-    options = dict(contexts=(DEFAULT_STREAM,), basis_size=10, lookahead_frames=2, silent=0, extra_tracks=1, cache=tmp_path / "tracks.safetensors")
+    options = dict(
+        contexts=(DEFAULT_STREAM,),
+        basis_size=10,
+        lookahead_frames=2,
+        silent=0,
+        extra_tracks=1,
+        cache=tmp_path / "tracks.safetensors",
+    )
     first = prepare_motion(clips[:4], face, rig, BandBackbone(), None, **options)
     monkeypatch.setattr("avatar_viewer.training.motion_data.play_tracks", None)
     again = prepare_motion(clips[:4], face, rig, BandBackbone(), None, **options)
@@ -171,7 +188,10 @@ def test_the_mouth_follows_a_voice_that_training_never_heard(stage, trained):
     heard = hear_clip(clip, rig, BandBackbone(), None, DEFAULT_STREAM, 7)
     template = trained.describe_template(face.neutral)
     track = play(trained, heard.speech[None], heard.true_codes[None], template)[0, :100]
-    jaw, truth = (offsets[:, rig.regions["AU26"], 1].mean(axis=1) for offsets in (trained.decode_offsets(track).numpy(), clip_offsets(clip, rig)))
+    jaw, truth = (
+        offsets[:, rig.regions["AU26"], 1].mean(axis=1)
+        for offsets in (trained.decode_offsets(track).numpy(), clip_offsets(clip, rig))
+    )
     assert correlation(jaw, truth) > 0.9
 
 
@@ -190,7 +210,7 @@ def test_the_codes_rule_under_the_same_voice(stage, trained):
 
 
 def test_the_instant_response_is_what_a_steady_code_brings_in_silence(stage, trained):
-    rig, face, _, _ = stage
+    rig, _, _, _ = stage
     codes = torch.zeros(17)
     codes[au_index("AU26")] = 4.0
     shape = torch.from_numpy(rig.shapes["AU26"]) * 0.8
@@ -240,12 +260,14 @@ def test_the_stage_trains_from_a_capture_and_seals_the_avatars_part(stage, tiny_
         performance = clip.performance
         sequences.append(
             SimpleNamespace(
-                folder=folder, split=clip.split, fps=25.0, kind=performance.kind, voice="hiss", emotion="", samples=performance.samples,
+                folder=folder, split=clip.split, fps=25.0, kind=performance.kind, voice="hiss", emotion="",
+                samples=performance.samples,
                 phones=((0.0, 4.0, "aa"),), performance=(performance.values, performance.channels),
             )
         )  # fmt: skip
     capture = SimpleNamespace(
-        rig_source="crude", neutral=face.neutral, faces=face.faces, regions=face.regions | {"lip_upper": face.lip_upper, "lip_lower": face.lip_lower},
+        rig_source="crude", neutral=face.neutral, faces=face.faces,
+        regions=face.regions | {"lip_upper": face.lip_upper, "lip_lower": face.lip_lower},
         sequences=sequences, fps=25.0,
     )  # fmt: skip
     monkeypatch.setattr(motion, "open_capture", lambda data: capture)
