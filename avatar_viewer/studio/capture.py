@@ -23,7 +23,7 @@ from ..action_units import AU_NAMES
 from ..config import SAMPLE_RATE
 from ..errors import InputError
 from .atomic_files import write_bytes
-from .blendshapes import GAZE_CHANNELS, RIG_CHANNELS, BlendshapeRig, PosedHead
+from .blendshapes import GAZE_CHANNELS, RIG_CHANNELS, BlendshapeRig, PosedHead, group_of
 from .cameras import StudioCamera, studio_cameras
 from .contact_sheet import draw_contact_sheet
 from .performance import au_codes
@@ -200,8 +200,7 @@ def _au_csv(codes: np.ndarray, fps: float) -> bytes:  # [T, 17]
 
 def _write_groups(path: Path, rig: BlendshapeRig, heads: Sequence[PosedHead], values: np.ndarray) -> None:
     moving = [part for part in rig.parts if part.attachment in ("jaw", "tongue", "eye")]
-    identity = np.eye(4)
-    transforms = np.array([[head.transforms.get(part.name, identity) for part in moving] for head in heads], dtype=np.float32)
+    transforms = np.array([[head.transforms[group_of(part)] for part in moving] for head in heads], dtype=np.float32)
     gaze = values[:, [RIG_CHANNELS.index(name) for name in GAZE_CHANNELS]]
     arrays = {
         "names": np.array([part.name for part in moving], dtype=np.str_),

@@ -1,12 +1,13 @@
-"""Stage 0: the canonical rig (C1-C4), from pictures of the face at rest and of poses that bare what rest hides.
+"""Stage 1: the canonical Gaussian rig, fitted to pictures of the head without speech and of poses that bare what it hides.
 
-Face Gaussians sit on the template's vertices and learn everything but their position; a fixed number of others (OTF)
-start on the scaffold, learn position and attributes here, and are frozen afterwards. One triplane gives all colours and
-is baked to RGB at the end. Poses move the head through the functions that animate it later.
+To the supplement's section 1: one face Gaussian a template vertex, its position fixed; a predetermined number of others
+whose positions are learned here and then frozen; colour from a triplane, baked to RGB at the end; no spherical harmonics.
+Everything that is not the face is carried from pose to pose by the functions that will animate it.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,315 +15,215 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from scipy.spatial import cKDTree
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ..avatar.binding import NEIGHBOURS, bind, carry, group_transforms
 from ..avatar.bundle import save_avatar
 from ..avatar.face import FaceTemplate
 from ..avatar.skinning import build_skin, turn_skin
 from ..errors import InputError
-from ..geometry import quat_multiply, rotmat_to_quat
-from ..metrics.image import psnr, sharpness, ssim
-from ..networks.appearance import TriplaneColor, TriplaneConfig
+from ..metrics.image import psnr, sharpness, ssim, ssim_map
 from ..rendering.rasterize import rasterize
-from ..types import GaussianFrame, GaussianRig
+from ..types import Camera, GaussianFrame
+from .canonical_model import CanonicalModel, PoseState, build_model
 from .checkpoint import RunningAverage, load_checkpoint, save_checkpoint
 from .datasets.capture import Capture, Pose, Shot, open_capture
-from .hull import visual_hull
-from .losses import picture_loss
-from .under_layer import SHADE, make_under_layer, mean_edge_length, vertex_normals
 
-STATE, PREVIEW = "rig_state.safetensors", "rig_preview.png"
-CHECKPOINT_SECONDS = 60.0
-LIP_REGIONS = ("lip_upper", "lip_lower")
-FLATNESS = 0.3  # of a new Gaussian: thickness over width
-FACE_GROWTH = (-1.0, 0.45)  # natural log: how far a face Gaussian's scale may leave the spacing of its vertices
-REST_GROWTH = (-1.6, 0.8)
-FARTHEST_MOVE = 0.004  # metres that an OTF point may leave its start
+STATE = "rig_training.safetensors"
+PREVIEW = "rig_preview.png"
 
 
 @dataclass(frozen=True)
 class RigSettings:
     steps: int
-    views: int = 3  # pictures a step; colours are decoded once for all of them
-    canonical_share: float = 0.5  # of the pictures; the rest are poses
+    coarse_share: float = 0.45  # of the steps: pictures at half size
+    others: int = 26_000  # Gaussians that are not the face, at most
+    canonical_share: float = 0.5  # of the pictures shown; the rest are poses
     ssim_weight: float = 0.2
-    position_rate: float = 4e-5  # metres
+    mask_weight: float = 0.2
     scale_rate: float = 8e-3
-    turn_rate: float = 4e-3
-    opacity_rate: float = 4e-2
+    quat_rate: float = 3e-3
+    opacity_rate: float = 3e-2
+    position_rate: float = 3e-5  # metres
     plane_rate: float = 2e-2
-    decoder_rate: float = 2e-3
-    final_rate: float = 0.05  # of every rate, at the last step
+    decoder_rate: float = 3e-3
     seed: int = 0
 
 
-SCALES = {"demo": RigSettings(steps=2600), "dev": RigSettings(steps=160, views=2)}
+SCALES: dict[str, RigSettings] = {"demo": RigSettings(steps=3000), "dev": RigSettings(steps=250, others=6_000)}
 
 
-def train_rig(data: Path, out: Path, *, scale: str = "demo", resume: bool = True, device: str = "auto") -> None:
-    """Fit the canonical rig to `data` and seal face and rig into `out`; prints PSNR and SSIM on held-out cameras."""
+@dataclass(frozen=True)
+class TrainingShot:
+    pose: int
+    camera: Camera
+    color: Tensor  # [H, W, 3] uint8 over white
+    mask: Tensor  # [H, W] uint8
+
+
+def train_rig(data: Path, out: Path, *, scale: str = "demo", resume: bool = False, device: str = "auto") -> None:
+    """Fit the rig to the capture at `data` and seal it, with the face's mesh, into the avatar folder `out`."""
     if scale not in SCALES:
         raise InputError(f"unknown scale {scale!r}; use {' or '.join(SCALES)}")
     settings, capture, out = SCALES[scale], open_capture(data), Path(out)
     target = torch.device("cuda" if device == "cuda" or device == "auto" and torch.cuda.is_available() else "cpu")
     began = time.monotonic()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write the avatar's folder {out}: {error.strerror}") from error
-    head = RigModel(capture, settings.seed).to(target)
-    fit_rig(head, capture, settings, out, resume=resume)
-    rig = head.bake()
-    scores = measure_rig(rig, capture)
-    print("rig, held-out cameras: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(settings.seed)
+    face = face_template(capture)
+    model = build_model(capture, settings.others, settings.seed).to(target)
+    fit_rig(model, capture, settings, out, resume=resume)
+    rig = model.bake()
+    scores = measure_held_out(model, capture)
+    print("rig, held-out cameras, inside the mask: " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items()))
     record = {
         "capture": capture.name, "scale": scale, "settings": asdict(settings), "gaussians": rig.num_gaussians,
-        "seconds": round(time.monotonic() - began), "held_out": {name: round(value, 4) for name, value in scores.items()},
+        "seconds": round(time.monotonic() - began), "held_out": {k: round(v, 4) for k, v in scores.items()},
     }  # fmt: skip
-    save_avatar(out, name=capture.name, fps=capture.fps, face=face_template(capture), rig=rig, training={"rig": record})
+    save_avatar(out, name=capture.name, fps=capture.fps, face=face, rig=rig, training={"rig": record})
     (out / STATE).unlink(missing_ok=True)
 
 
 def face_template(capture: Capture) -> FaceTemplate:
-    """The subject's face as the avatar keeps it; `InputError` where the capture does not say which vertices are the lips."""
-    missing = [name for name in (*LIP_REGIONS, "lips", "jaw") if name not in capture.regions]
-    if missing:
-        raise InputError(f"capture {capture.folder}: regions.json lacks {', '.join(missing)}")
-    regions = {name: ids for name, ids in capture.regions.items() if name not in LIP_REGIONS}
-    return FaceTemplate(capture.neutral, capture.faces, regions, *(capture.regions[name] for name in LIP_REGIONS))
+    regions = {name: ids for name, ids in capture.regions.items() if name not in ("lip_upper", "lip_lower")}
+    return FaceTemplate(capture.neutral, capture.faces, regions, capture.regions["lip_upper"], capture.regions["lip_lower"])
 
 
-class RigModel(nn.Module):
-    """The head while it is fitted: what is learned as parameters, what is given as buffers."""
-
-    def __init__(self, capture: Capture, seed: int) -> None:
-        super().__init__()
-        torch.manual_seed(seed)
-        neutral, faces = capture.neutral, capture.faces
-        self.num_face = len(neutral)
-        self.groups = capture.canonical.motion.groups if capture.canonical.motion else ()
-        points, normals, group_ids = _starting_points(capture, [group.name for group in self.groups])
-        self.num_free = len(points)
-        under = make_under_layer(neutral, faces, torch.zeros_like(neutral))
-        spacing = _spacing(points)
-        scales = torch.cat((_flat(0.55 * mean_edge_length(neutral, faces)), _flat(0.6 * spacing))).clamp(min=2e-5).log()
-        growth = torch.tensor([FACE_GROWTH] * self.num_face + [REST_GROWTH] * self.num_free)
-        vertices, weights = bind(points, neutral)
-        weights[group_ids >= 0] = 0
-        for name, tensor in {
-            "neutral": neutral, "faces": faces, "jaw": capture.regions["jaw"], "start": points,
-            "start_scales": scales, "least": scales + growth[:, :1], "most": scales + growth[:, 1:],
-            "under_means": under.means, "under_quats": under.quats, "under_scales": under.log_scales,
-            "binding_vertices": torch.cat((vertices, under.binding_vertices)),
-            "binding_weights": torch.cat((weights, under.binding_weights)),
-            "group_ids": torch.cat((group_ids, torch.full((self.num_face,), -1))),
-        }.items():  # fmt: skip
-            self.register_buffer(name, tensor, persistent=False)
-        self.moves = nn.Parameter(torch.zeros_like(points))
-        self.log_scales = nn.Parameter(scales.clone())
-        self.quats = nn.Parameter(rotmat_to_quat(_frames(torch.cat((vertex_normals(neutral, faces), normals)))))
-        self.opacity_logits = nn.Parameter(torch.full((self.num_face + self.num_free,), 2.5))
-        self.triplane = TriplaneColor(TriplaneConfig(extent=0.13, resolutions=(96, 512), channels=6, hidden=64))
-
-    def colors(self) -> Tensor:  # [Q + free, 3]
-        """From the triplane, at rest."""
-        return self.triplane(torch.cat((self.neutral, (self.start + self.moves).detach())))
-
-    def canonical(self, colors: Tensor) -> GaussianRig:
-        """The rig as it stands; differentiable. The last Q rows are the dark layer beneath the face, which is not learned."""
-        count = self.num_face
-        under_opacity = torch.full((count,), 4.0, device=colors.device)
-        return GaussianRig(
-            means=torch.cat((self.neutral, self.start + self.moves, self.under_means)),
-            quats=torch.cat((self.quats, self.under_quats)),
-            log_scales=torch.cat((self.log_scales, self.under_scales)),
-            opacity_logits=torch.cat((self.opacity_logits, under_opacity)),
-            colors=torch.cat((colors, SHADE * colors[:count].detach())),
-            num_face=count,
-            binding_vertices=self.binding_vertices,
-            binding_weights=self.binding_weights,
-            group_ids=self.group_ids,
-            groups=self.groups,
-        )
-
-    @torch.no_grad()
-    def restrain(self) -> None:
-        """Back into bounds after a step: no needles, no holes, no wandering points."""
-        self.log_scales.clamp_(self.least, self.most)
-        self.moves.clamp_(-FARTHEST_MOVE, FARTHEST_MOVE)
-
-    @torch.no_grad()
-    def bake(self) -> GaussianRig:
-        rig = self.canonical(self.colors())
-        return GaussianRig(**{
-            name: value.detach().cpu().clone() if isinstance(value, Tensor) else value for name, value in vars(rig).items()
-        } | {"quats": F.normalize(rig.quats, dim=-1).cpu()})  # fmt: skip
-
-
-@dataclass(frozen=True)
-class PosedTarget:
-    """One pose of the head, worked out once: how it moves, and the pictures to match."""
-
-    offsets: Tensor  # [V, 3] metres
-    turns: Tensor  # [V, 4] of the skin
-    transforms: Tensor  # [G, 4, 4]
-    shots: tuple[tuple[Shot, Tensor, Tensor], ...]  # with colour over white and mask, uint8
-
-
-def fit_rig(head: RigModel, capture: Capture, settings: RigSettings, out: Path, *, resume: bool) -> None:
-    """Optimise `head` in place; keeps its progress and a preview in `out`, each minute."""
-    targets = _gather_targets(head, capture)
-    optimizer = torch.optim.Adam(
-        [
-            {"params": [head.moves], "lr": settings.position_rate},
-            {"params": [head.log_scales], "lr": settings.scale_rate},
-            {"params": [head.quats], "lr": settings.turn_rate},
-            {"params": [head.opacity_logits], "lr": settings.opacity_rate},
-            {"params": list(head.triplane.planes), "lr": settings.plane_rate},
-            {"params": list(head.triplane.decode.parameters()), "lr": settings.decoder_rate},
-        ],
-        betas=(0.9, 0.99),
-        eps=1e-12,
-    )
+def fit_rig(model: CanonicalModel, capture: Capture, settings: RigSettings, out: Path, *, resume: bool) -> None:
+    """Train `model` in place; progress is kept in `out` each minute, with a picture to look at."""
+    poses = (capture.canonical, *capture.poses)
+    states = pose_states(model, capture, poses)
+    shots = load_shots(capture, poses)
+    chances = np.array([settings.canonical_share if shot.pose == 0 else 1 - settings.canonical_share for shot in shots])
+    counts = np.bincount([int(shot.pose > 0) for shot in shots], minlength=2)
+    chances /= np.array([counts[int(shot.pose > 0)] for shot in shots])
+    chances /= chances.sum()
+    optimizer = _optimizer(model, settings)
     rates = [group["lr"] for group in optimizer.param_groups]
-    average, state = RunningAverage(head, keep=0.98), out / STATE
-    first = load_checkpoint(state, head, average, optimizer) if resume and state.is_file() else 0
+    average = RunningAverage(model, keep=0.98)
+    state = out / STATE
+    first = load_checkpoint(state, model, average, optimizer) if resume and state.is_file() else 0
+    device = model.face_means.device
     saved = time.monotonic()
     with tqdm(range(first, settings.steps), initial=first, total=settings.steps, desc="rig", unit="step", mininterval=2.0) as bar:
         for step in bar:
             for group, rate in zip(optimizer.param_groups, rates):
-                group["lr"] = rate * min(1.0, (step + 1) / 20) * settings.final_rate ** (step / settings.steps)
-            loss = _take_step(head, targets, settings, np.random.default_rng((settings.seed, step)), optimizer)
-            head.restrain()
-            average.update(head, step)
+                group["lr"] = rate * rate_share(step / settings.steps)
+            rng = np.random.default_rng((settings.seed, step))
+            shot = shots[rng.choice(len(shots), p=chances)]
+            halve = step < settings.coarse_share * settings.steps
+            camera, color, mask = prepare_shot(shot, 2 if halve else 1, device)
+            background = torch.tensor(rng.random(3), dtype=torch.float32, device=device)
+            loss = rig_loss(model.forward(states[shot.pose]), camera, color, mask, background, settings)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            model.keep_bounds()
+            average.update(model, step)
             if step % 20 == 0:
-                bar.set_postfix(loss=f"{loss:.4f}")
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                save_checkpoint(state, head, average, optimizer, step + 1)
-                _save_preview(head.bake(), capture, out / PREVIEW)
+                bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+            if time.monotonic() - saved > 60:
+                save_checkpoint(state, model, average, optimizer, step + 1)
+                write_preview(model, capture, out / PREVIEW)
                 saved = time.monotonic()
-    average.copy_to(head)
-    head.restrain()
-    _save_preview(head.bake(), capture, out / PREVIEW)
+    average.copy_to(model)
+    model.keep_bounds()
+    write_preview(model, capture, out / PREVIEW)
 
 
-def _take_step(
-    head: RigModel, targets: list[PosedTarget], settings: RigSettings, rng: np.random.Generator, optimizer: torch.optim.Optimizer
-) -> float:
-    """One step on several pictures. Their colour gradients are summed before they pass through the triplane, once."""
-    optimizer.zero_grad(set_to_none=True)
-    colors = head.colors()
-    leaf = colors.detach().requires_grad_()
-    total = 0.0
-    for _ in range(settings.views):
-        is_canonical = len(targets) == 1 or rng.random() < settings.canonical_share
-        target = targets[0] if is_canonical else targets[1 + rng.integers(len(targets) - 1)]
-        shot, color, mask = target.shots[rng.integers(len(target.shots))]
-        background = torch.from_numpy(rng.random(3, dtype=np.float32)).to(leaf.device)
-        truth = _over(color.to(leaf.device), mask.to(leaf.device), background)
-        image = rasterize(pose_rig(head.canonical(leaf), target), shot.view, background=background).color
-        loss = picture_loss(image, truth, settings.ssim_weight) / settings.views
-        loss.backward()
-        total += float(loss.detach())
-    colors.backward(leaf.grad)
-    optimizer.step()
-    return total
+def rig_loss(
+    frame: GaussianFrame,
+    camera: Camera,
+    color: Tensor,  # [H, W, 3] over white
+    mask: Tensor,  # [H, W] 0..1
+    background: Tensor,  # [3]
+    settings: RigSettings,
+) -> Tensor:
+    """(1 - l) L1 + l D-SSIM over a random background, which shows every hole, plus L1 of coverage."""
+    render = rasterize(frame, camera, background)
+    truth = color + (1 - mask[..., None]) * (background - 1)
+    structure = (1 - ssim_map(render.color, truth)).mean() / 2
+    picture = (1 - settings.ssim_weight) * (render.color - truth).abs().mean() + settings.ssim_weight * structure
+    return picture + settings.mask_weight * (render.alpha - mask).abs().mean()
 
 
-def pose_rig(rig: GaussianRig, target: PosedTarget) -> GaussianFrame:
-    """The rig in a pose, carried as the animation carries it; differentiable in all that is learned."""
-    count = rig.num_face
-    means, quats = carry(
-        rig.means[count:], rig.quats[count:], rig.binding_vertices, rig.binding_weights, rig.group_ids, target.transforms, target.offsets
-    )
-    return GaussianFrame(
-        means=torch.cat((rig.means[:count] + target.offsets, means)),
-        quats=torch.cat((quat_multiply(target.turns, rig.quats[:count]), quats)),
-        scales=rig.log_scales.exp(),
-        opacities=torch.sigmoid(rig.opacity_logits),
-        colors=rig.colors,
-    )
+def rate_share(share: float) -> float:
+    """A short rise, then a cosine down to a thirtieth."""
+    return min(1.0, 40 * share + 0.05) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+def pose_states(model: CanonicalModel, capture: Capture, poses: tuple[Pose, ...]) -> list[PoseState]:
+    """What each pose does to the Gaussians, worked out once."""
+    device = model.face_means.device
+    tables = build_skin(model.bake(), face_template(capture))
+    states = []
+    for pose in poses:
+        offsets = (pose.vertices - capture.neutral).to(device)
+        transforms = torch.eye(4).repeat(len(model.groups), 1, 1) if pose.motion is None else pose.motion.transforms[0]
+        states.append(PoseState(offsets, turn_skin(tables, offsets), transforms.to(device)))
+    return states
+
+
+def load_shots(capture: Capture, poses: tuple[Pose, ...], held_out: bool = False) -> list[TrainingShot]:
+    """Pictures as bytes in memory, of the cameras that teach or of those that measure."""
+    chosen: list[tuple[int, Shot]] = [
+        (i, shot) for i, pose in enumerate(poses) for shot in pose.shots if (shot.camera in capture.held_out_cameras) == held_out
+    ]
+    return [TrainingShot(i, shot.view, *shot.load()) for i, shot in chosen]
+
+
+def prepare_shot(shot: TrainingShot, divisor: int, device: torch.device) -> tuple[Camera, Tensor, Tensor]:
+    """Camera, picture and mask in floats, smaller by `divisor`."""
+    color, mask, camera = shot.color.to(device).float() / 255, shot.mask.to(device).float() / 255, shot.camera
+    if divisor > 1 and camera.width % divisor == 0 and camera.height % divisor == 0:
+        color = F.avg_pool2d(color.permute(2, 0, 1), divisor).permute(1, 2, 0)
+        mask = F.avg_pool2d(mask[None], divisor)[0]
+        scale = torch.diag(torch.tensor([1 / divisor, 1 / divisor, 1.0]))
+        camera = Camera(camera.viewmat, scale @ camera.K, camera.width // divisor, camera.height // divisor)
+    return camera, color, mask
 
 
 @torch.no_grad()
-def measure_rig(rig: GaussianRig, capture: Capture) -> dict[str, float]:
-    """PSNR, SSIM and sharpness against the truth's, inside the head's mask, at rest, from cameras that did not train."""
-    shots = [shot for shot in capture.canonical.shots if shot.camera in capture.held_out_cameras] or list(capture.canonical.shots)
-    frame = _at_rest(rig)
-    found = []
-    for shot in shots:
-        truth, mask = (tensor.float() / 255 for tensor in shot.load())
-        image = rasterize(frame, shot.view).color
-        found.append((psnr(image, truth, mask), ssim(image, truth, mask), sharpness(image, mask) / max(sharpness(truth, mask), 1e-9)))
-    return dict(zip(("psnr_db", "ssim", "sharpness"), np.mean(found, axis=0).tolist()))
-
-
-def _at_rest(rig: GaussianRig) -> GaussianFrame:
-    return GaussianFrame(rig.means, rig.quats, rig.log_scales.exp(), torch.sigmoid(rig.opacity_logits), rig.colors)
-
-
-def _gather_targets(head: RigModel, capture: Capture) -> list[PosedTarget]:
-    """The canonical frame first, then the poses; held-out cameras left out."""
-    device = head.neutral.device
-    with torch.no_grad():
-        rig = head.canonical(head.colors())
-        skin = build_skin(rig, face_template(capture))
-        return [_target(pose, rig, head, skin, capture.held_out_cameras, device) for pose in (capture.canonical, *capture.poses)]
-
-
-def _target(pose: Pose, rig: GaussianRig, head: RigModel, skin, held_out: tuple[str, ...], device: torch.device) -> PosedTarget:
-    offsets = pose.vertices.to(device) - head.neutral
-    if pose.motion is not None:
-        transforms = pose.motion.transforms[0].to(device)
-    else:
-        transforms = group_transforms(rig.groups, head.neutral, head.neutral + offsets, head.jaw, torch.zeros(2, device=device))
-    shots = tuple((shot, *shot.load()) for shot in pose.shots if shot.camera not in held_out)
+def measure_held_out(model: CanonicalModel, capture: Capture) -> dict[str, float]:
+    """PSNR in dB, SSIM and sharpness (relative to the truth's) of the canonical frame, inside the mask, held-out cameras."""
+    shots = load_shots(capture, (capture.canonical,), held_out=True)
     if not shots:
-        raise InputError(f"pose {pose.name} has no pictures from cameras that may train")
-    return PosedTarget(offsets, turn_skin(skin, offsets), transforms, shots)
-
-
-def _over(color: Tensor, mask: Tensor, background: Tensor) -> Tensor:  # [H, W, 3], [H, W] uint8, [3] -> [H, W, 3] 0..1
-    """A picture over white, over another background instead."""
-    return color.float() / 255 + (1 - mask.float()[..., None] / 255) * (background - 1)
-
-
-def _starting_points(capture: Capture, groups: list[str]) -> tuple[Tensor, Tensor, Tensor]:
-    """Points [P, 3], normals [P, 3] and rigid group ids [P] of everything that is not the face."""
-    scaffold = capture.scaffold
-    if scaffold is None:
-        points, normals = visual_hull(capture)
-        return points, normals, torch.full((len(points),), -1)
-    of_part = torch.tensor([groups.index(name) if name in groups else -1 for name in scaffold.part_names])
-    return scaffold.points, scaffold.normals, of_part[scaffold.parts]
-
-
-def _spacing(points: Tensor) -> Tensor:  # [P, 3] -> [P] metres to the third neighbour, where that is sensible
-    distances, _ = cKDTree(points.double().numpy()).query(points.double().numpy(), k=min(NEIGHBOURS, len(points)))
-    far = torch.from_numpy(distances[:, -1]).float()
-    return far.clamp(min=2e-4, max=float(far.median()) * 4)
-
-
-def _flat(width: Tensor) -> Tensor:  # [P] -> [P, 3], thin along the third axis
-    return torch.stack((width, width, FLATNESS * width), dim=-1)
-
-
-def _frames(normals: Tensor) -> Tensor:  # [P, 3] -> [P, 3, 3] with the normal as the third column
-    normals = F.normalize(normals, dim=-1)
-    tangents = F.normalize(torch.linalg.cross(F.one_hot(normals.abs().argmin(dim=-1), 3).to(normals), normals), dim=-1)
-    return torch.stack((tangents, torch.linalg.cross(normals, tangents), normals), dim=-1)
+        return {}
+    rest = pose_states(model, capture, (capture.canonical,))[0]
+    rows = []
+    for shot in shots:
+        camera, truth, mask = prepare_shot(shot, 1, model.face_means.device)
+        color = rasterize(model.forward(rest), camera).color
+        inside = (mask > 0.5).float()
+        rows.append((psnr(color, truth, inside), ssim(color, truth, inside), sharpness(color, inside) / sharpness(truth, inside)))
+    return dict(zip(("psnr_db", "ssim", "sharpness"), (float(np.mean(column)) for column in zip(*rows))))
 
 
 @torch.no_grad()
-def _save_preview(rig: GaussianRig, capture: Capture, path: Path) -> None:
-    """The first canonical camera, truth and rig side by side."""
-    shot = capture.canonical.shots[0]
-    truth = shot.load()[0].numpy()
-    image = (rasterize(_at_rest(rig), shot.view).color.clamp(0, 1) * 255).round().byte().cpu().numpy()
-    unfinished = path.with_suffix(".tmp")
-    Image.fromarray(np.concatenate((truth, image), axis=1)).save(unfinished, format="PNG")
+def write_preview(model: CanonicalModel, capture: Capture, path: Path) -> None:
+    """A held-out view beside its truth, and a pose beside its own."""
+    poses = (capture.canonical, *capture.poses[:1])
+    states = pose_states(model, capture, poses)
+    columns = []
+    for index, pose in enumerate(poses):
+        named = {shot.camera: shot for shot in pose.shots}
+        shot = next((named[name] for name in capture.held_out_cameras if name in named), pose.shots[0])
+        color, _ = shot.load()
+        columns += [color, (rasterize(model.forward(states[index]), shot.view).color.clamp(0, 1) * 255).round().byte().cpu()]
+    height = min(len(column) for column in columns)
+    unfinished = path.with_suffix(".partial.png")
+    Image.fromarray(torch.cat([column[:height] for column in columns], dim=1).numpy()).save(unfinished)
     unfinished.replace(path)
+
+
+def _optimizer(model: CanonicalModel, settings: RigSettings) -> torch.optim.Adam:
+    groups = [
+        ([model.face_log_scales, model.other_log_scales], settings.scale_rate),
+        ([model.face_quats, model.other_quats], settings.quat_rate),
+        ([model.face_opacity_logits, model.other_opacity_logits], settings.opacity_rate),
+        ([model.other_means], settings.position_rate),
+        (list(model.color.planes.parameters()), settings.plane_rate),
+        (list(model.color.decode.parameters()), settings.decoder_rate),
+    ]
+    return torch.optim.Adam([{"params": params, "lr": rate} for params, rate in groups], betas=(0.9, 0.99), eps=1e-15, fused=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from avatar_viewer.studio.blendshapes import RIG_CHANNELS, BlendshapeRig, Mesh, Part, PosedHead
+from avatar_viewer.studio.blendshapes import BlendshapeRig, Mesh, Part
 
 RADII = np.array([0.075, 0.105, 0.09])  # metres
 
@@ -26,31 +26,6 @@ def _blob(centre: tuple[float, float, float], radii: float | np.ndarray, color: 
     directions, faces, _ = _grid(size, 2 * size, (-np.pi, np.pi), (-np.pi / 2, np.pi / 2))
     vertices = (np.asarray(centre) + directions * radii).astype(np.float32)
     return Mesh(vertices, faces, np.tile(np.float32(color), (len(vertices), 1)))
-
-
-class CrudeRig(BlendshapeRig):
-    """Poses linearly: jaw parts go down with AU26, eyes turn with the gaze's yaw."""
-
-    def pose(self, values: np.ndarray) -> PosedHead:
-        weights = dict(zip(RIG_CHANNELS, values))
-        face = self.face.vertices.copy()
-        for name, offsets in self.shapes.items():
-            face += offsets * (weights[name] / (5.0 if name.startswith("AU") else 1.0))
-        drop = np.eye(4)
-        drop[:3, 3] = (0, -0.02 * weights["AU26"] / 5 - 0.014 * weights["aa"], 0)
-        c, s = np.cos(weights["gaze_yaw"]), np.sin(weights["gaze_yaw"])
-        transforms, parts = {}, {}
-        for part in self.parts:
-            transform = np.eye(4)
-            if part.attachment == "jaw":
-                transform = drop
-            elif part.attachment == "eye":
-                transform[:3, :3] = [[c, 0, s], [0, 1, 0], [-s, 0, c]]
-                transform[:3, 3] = np.asarray(part.pivot) - transform[:3, :3] @ np.asarray(part.pivot)
-            if part.attachment in ("jaw", "eye"):
-                transforms[part.name] = transform
-            parts[part.name] = (part.mesh.vertices @ transform[:3, :3].T + transform[:3, 3]).astype(np.float32)
-        return PosedHead(face.astype(np.float32), self.face.colors, parts, transforms)
 
 
 def build_crude_rig(rows: int = 24, columns: int = 24) -> BlendshapeRig:
@@ -102,4 +77,4 @@ def build_crude_rig(rows: int = 24, columns: int = 24) -> BlendshapeRig:
         Part("teeth_lower", _blob((0, -0.05, 0.068), np.array([0.018, 0.004, 0.012]), (0.9, 0.88, 0.8), 6), "jaw"),
     ]
     parts += [Part(name, _blob(centre, 0.0125, (0.9, 0.9, 0.92), 8), "eye", centre, 0.8) for name, centre in eye_centres.items()]
-    return CrudeRig("crude", face, shapes, tuple(parts), {k: np.asarray(v, dtype=np.int64) for k, v in regions.items()})
+    return BlendshapeRig("crude", face, shapes, tuple(parts), {k: np.asarray(v, dtype=np.int64) for k, v in regions.items()})

@@ -1,0 +1,196 @@
+"""The trainable canonical rig: what is fixed, what is learned, within which bounds.
+
+Three kinds of Gaussians. Face: one a vertex, in place. Others: hair, eyes, teeth, clothes; positions learned. Lining: dark
+discs under the skin, not learned, so that a face that stretches or fades shows depth and not the far side of the head.
+Knows tensors and a capture's start; knows no loss and no picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..avatar.binding import NEIGHBOURS, bind, carry
+from ..geometry import quat_multiply, rotmat_to_quat
+from ..networks.appearance import TriplaneColor, TriplaneConfig
+from ..types import GaussianFrame, GaussianRig, RigidGroup
+from .datasets.capture import Capture
+from .visual_hull import carve_points
+
+# Bounds of standard deviations, in units of the local spacing: no holes below, no blur and no needles above.
+FACE_TANGENT, FACE_NORMAL = (0.36, 0.9), (0.06, 0.45)
+OTHER_BOUNDS = (0.08, 1.6)
+START_TANGENT, START_NORMAL = 0.55, 0.2
+LINING_SHARE = 3  # one lining disc for so many face vertices
+LINING_DEPTH = 0.0018  # metres under the skin
+LINING_DARKNESS = 0.35  # of the skin's colour
+PLANE_RESOLUTIONS = (48, 384)
+PLANE_CHANNELS = 8
+
+
+@dataclass(frozen=True)
+class PoseState:
+    """What a pose does to the canonical Gaussians."""
+
+    offsets: Tensor  # [V, 3] metres
+    turns: Tensor  # [V, 4] wxyz, of the skin
+    transforms: Tensor  # [G, 4, 4] of the rigid groups
+
+
+class CanonicalModel(nn.Module):
+    """All Gaussians of a head, differentiable in what stage 1 learns."""
+
+    def __init__(
+        self,
+        neutral: Tensor,  # [Q, 3]
+        face_frames: Tensor,  # [Q, 3, 3], third column the normal
+        face_spacing: Tensor,  # [Q] metres
+        points: Tensor,  # [P, 3]
+        point_frames: Tensor,  # [P, 3, 3]
+        point_spacing: Tensor,  # [P]
+        binding: tuple[Tensor, Tensor, Tensor],  # [P, 4] vertices, [P, 4] weights, [P] groups
+        groups: tuple[RigidGroup, ...],
+        lining: Tensor,  # [L] int64, face vertices that have a disc beneath
+    ) -> None:
+        super().__init__()
+        self.groups = groups
+        corners = torch.cat((neutral, points))
+        low, high = corners.amin(dim=0), corners.amax(dim=0)
+        centre, extent = ((low + high) / 2).tolist(), float((high - low).max()) / 2 * 1.02
+        self.color = TriplaneColor(TriplaneConfig(tuple(centre), extent, PLANE_RESOLUTIONS, PLANE_CHANNELS))
+        start = torch.tensor([START_TANGENT, START_TANGENT, START_NORMAL]).log()
+        self.face_quats = nn.Parameter(rotmat_to_quat(face_frames))
+        self.face_log_scales = nn.Parameter(face_spacing.log()[:, None] + start)
+        self.face_opacity_logits = nn.Parameter(torch.full((len(neutral),), 2.5))
+        self.other_means = nn.Parameter(points.clone())
+        self.other_quats = nn.Parameter(rotmat_to_quat(point_frames))
+        self.other_log_scales = nn.Parameter(point_spacing.log()[:, None] + start)
+        self.other_opacity_logits = nn.Parameter(torch.full((len(points),), 2.0))
+        fixed = {
+            "face_means": neutral,
+            "face_spacing": face_spacing.log(),
+            "other_spacing": point_spacing.log(),
+            "lining": lining,
+            "lining_means": neutral[lining] - LINING_DEPTH * face_frames[lining, :, 2],
+            "lining_quats": rotmat_to_quat(face_frames[lining]),
+            "lining_log_scales": face_spacing[lining].log()[:, None] + (start + 0.5 * torch.tensor(float(LINING_SHARE)).log()),
+            "binding_vertices": torch.cat((binding[0], lining[:, None].expand(-1, NEIGHBOURS))),
+            "binding_weights": torch.cat((binding[1], torch.tensor([1.0, 0, 0, 0]).expand(len(lining), NEIGHBOURS))),
+            "group_ids": torch.cat((binding[2], torch.full((len(lining),), -1))),
+        }
+        for name, tensor in fixed.items():
+            self.register_buffer(name, tensor.clone(), persistent=False)
+
+    def forward(self, pose: PoseState) -> GaussianFrame:
+        rest_means = torch.cat((self.other_means, self.lining_means))
+        rest_quats = torch.cat((F.normalize(self.other_quats, dim=-1), self.lining_quats))
+        means, quats = carry(
+            rest_means, rest_quats, self.binding_vertices, self.binding_weights, self.group_ids, pose.transforms, pose.offsets
+        )
+        face_quats = quat_multiply(pose.turns, F.normalize(self.face_quats, dim=-1))
+        return GaussianFrame(
+            means=torch.cat((self.face_means + pose.offsets, means)),
+            quats=torch.cat((face_quats, quats)),
+            scales=self._log_scales().exp(),
+            opacities=torch.sigmoid(self._opacity_logits()),
+            colors=self._colors(),
+        )
+
+    @torch.no_grad()
+    def keep_bounds(self) -> None:
+        """Bring every scale back into its bounds; call after each optimiser step."""
+        for axes, (low, high) in ((slice(0, 2), FACE_TANGENT), (slice(2, 3), FACE_NORMAL)):
+            part = self.face_log_scales[:, axes]
+            lowest, highest = (self.face_spacing[:, None] + torch.tensor(bound).log() for bound in (low, high))
+            part.copy_(torch.minimum(torch.maximum(part, lowest), highest))
+        lowest, highest = (self.other_spacing[:, None] + torch.tensor(bound).log() for bound in OTHER_BOUNDS)
+        self.other_log_scales.copy_(torch.minimum(torch.maximum(self.other_log_scales, lowest), highest))
+
+    @torch.no_grad()
+    def bake(self) -> GaussianRig:
+        """The rig as it stands, colours stored (C4)."""
+        quats = torch.cat((self.face_quats, self.other_quats, self.lining_quats))
+        return GaussianRig(
+            means=torch.cat((self.face_means, self.other_means, self.lining_means)).clone(),
+            quats=F.normalize(quats, dim=-1),
+            log_scales=self._log_scales().clone(),
+            opacity_logits=self._opacity_logits().clamp(-12, 12),
+            colors=self._colors().clamp(0, 1),
+            num_face=len(self.face_means),
+            binding_vertices=self.binding_vertices,
+            binding_weights=self.binding_weights,
+            group_ids=self.group_ids,
+            groups=self.groups,
+        )
+
+    def _log_scales(self) -> Tensor:
+        return torch.cat((self.face_log_scales, self.other_log_scales, self.lining_log_scales))
+
+    def _opacity_logits(self) -> Tensor:
+        return torch.cat((self.face_opacity_logits, self.other_opacity_logits, self.face_means.new_full((len(self.lining),), 6.0)))
+
+    def _colors(self) -> Tensor:
+        # Positions are learned from where things are, not from what colour would suit them.
+        learned = self.color(torch.cat((self.face_means, self.other_means.detach())))
+        return torch.cat((learned, LINING_DARKNESS * learned[self.lining].detach()))
+
+
+def build_model(capture: Capture, others: int, seed: int) -> CanonicalModel:
+    """The start: discs on the skin, and on the scaffold's surfaces or, without one, on the visual hull of the masks."""
+    generator = torch.Generator().manual_seed(seed)
+    neutral, faces = capture.neutral, capture.faces
+    groups = capture.canonical.motion.groups if capture.canonical.motion is not None else ()
+    scaffold = capture.scaffold
+    if scaffold is not None:
+        chosen = torch.randperm(len(scaffold.points), generator=generator)[:others].sort().values
+        points, normals, parts = scaffold.points[chosen], scaffold.normals[chosen], scaffold.parts[chosen]
+        group_of_part = torch.full((len(scaffold.part_names),), -1)
+        names = [group.name for group in groups]
+        for index, name in enumerate(scaffold.part_names):
+            if name in names:
+                group_of_part[index] = names.index(name)
+        rides = torch.tensor([attachment == "face" for attachment in scaffold.attachments])[parts]
+        vertices, weights = bind(points, neutral)
+        weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-6) * rides[:, None]
+        group_ids = group_of_part[parts]
+    else:
+        points, normals = carve_points(capture, others, seed)
+        vertices, weights = bind(points, neutral)
+        group_ids = torch.full((len(points),), -1)
+    corners = neutral[faces]
+    face_normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    vertex_normals = torch.zeros_like(neutral).index_add(0, faces.reshape(-1), face_normals.repeat_interleave(3, dim=0))
+    lining = torch.randperm(len(neutral), generator=generator)[: len(neutral) // LINING_SHARE].sort().values
+    return CanonicalModel(
+        neutral, frames_from_normals(vertex_normals), _edge_length(neutral, faces), points, frames_from_normals(normals), spacing(points),
+        (vertices, weights, group_ids), groups, lining,
+    )  # fmt: skip
+
+
+def frames_from_normals(normals: Tensor) -> Tensor:  # [P, 3] -> [P, 3, 3], columns tangent, bitangent, normal
+    normal = F.normalize(normals, dim=-1)
+    normal = torch.where(normal.abs().sum(-1, keepdim=True) < 0.5, torch.tensor([0.0, 0.0, 1.0]), normal)
+    axes = F.one_hot(normal.abs().argmin(dim=-1), 3).to(normal)
+    tangent = F.normalize(axes - (axes * normal).sum(-1, keepdim=True) * normal, dim=-1)
+    return torch.stack((tangent, torch.linalg.cross(normal, tangent), normal), dim=-1)
+
+
+def spacing(points: Tensor) -> Tensor:  # [P, 3] -> [P] metres
+    """Distance to the third neighbour, within 0.3 mm to 15 mm."""
+    if len(points) < 5:
+        return torch.full((len(points),), 0.003)
+    array = points.numpy()
+    return torch.from_numpy(cKDTree(array).query(array, k=4)[0][:, 3]).float().clamp(3e-4, 0.015)
+
+
+def _edge_length(vertices: Tensor, faces: Tensor) -> Tensor:  # [V, 3], [F, 3] -> [V] metres, mean of a vertex's edges
+    edges = torch.cat((faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]))
+    length = (vertices[edges[:, 0]] - vertices[edges[:, 1]]).norm(dim=-1)
+    ends = edges.reshape(-1)
+    total = torch.zeros(len(vertices)).index_add(0, ends, length.repeat_interleave(2))
+    count = torch.zeros(len(vertices)).index_add(0, ends, torch.ones(len(ends)))
+    return (total / count.clamp(min=1)).clamp(3e-4, 0.02)
