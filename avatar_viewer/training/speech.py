@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    steps: int = 2500
+    steps: int = 2200
     batch: int = 8  # segments a step
     seconds: float = 4.0  # a segment
     learning_rate: float = 2e-3

@@ -21,7 +21,7 @@ from .speech_augment import NOMINAL_RMS, active_rms, babble, disturb, excerpt, n
 from .speech_corpus import random_text, read_sentences, read_words
 
 CODE_RATE = SAMPLE_RATE // FEATURE_HOP  # codes a second
-PERFORMED_VERSION = 1
+PERFORMED_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class CodedSegment:
 
 
 def join_takes(
-    takes: list[tuple[np.ndarray, np.ndarray, np.ndarray]],  # samples float, codes [T, 17] and voice [T] at 50 a second
+    takes: list[tuple[np.ndarray, np.ndarray, np.ndarray]],  # samples float, codes [T, K] and voice [T] at 50 a second
 ) -> PerformedSpeech:
     """Takes one after another, each cut to whole 20 ms."""
     samples, codes, voice, spans, clock = [], [], [], [], 0
@@ -74,43 +74,27 @@ def build_performances(
     seed: int = 0,
     progress=lambda share: None,
 ) -> PerformedSpeech:
-    """Performances of the studio's voices in `folder`, spoken now if they are not there."""
-    wanted = {
-        "version": PERFORMED_VERSION, "minutes": minutes, "voices": [v.label for v in voices], "split": split, "seed": seed,
-        "viseme_aus": {name: dict(aus) for name, aus in viseme_aus.items()},
-    }  # fmt: skip
+    """Performances of the studio's voices in `folder`, spoken now if they are not there, coded as this rig shows them."""
+    wanted = {"version": PERFORMED_VERSION, "minutes": minutes, "voices": [v.label for v in voices], "split": split, "seed": seed}
     stamp = folder / "performed.json"
     if not stamp.is_file() or json.loads(stamp.read_text(encoding="utf-8")) != wanted:
-        speech = _perform_voices(viseme_aus, minutes, voices, split, seed, progress)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in _ARRAYS:
-            np.save(folder / f"{name}.npy", getattr(speech, name))
+        for name, array in _perform_voices(minutes, voices, split, seed, progress).items():
+            np.save(folder / f"{name}.npy", array)
         stamp.with_suffix(".tmp").write_text(json.dumps(wanted), encoding="utf-8")
         os.replace(stamp.with_suffix(".tmp"), stamp)
-    return PerformedSpeech(**{name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS})
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("samples", "values", "voice", "spans")}
+    codes = au_codes(arrays["values"].astype(np.float32), viseme_aus).astype(np.float16)
+    return PerformedSpeech(arrays["samples"], codes, arrays["voice"], arrays["spans"])
 
 
-_ARRAYS = ("samples", "codes", "voice", "spans")
-
-
-def _perform_voices(viseme_aus, minutes: float, voices: tuple[Voice, ...], split: str, seed: int, progress) -> PerformedSpeech:
-    takes, clock = [], 0.0
-    for performance in perform_voices(voices, split, CODE_RATE, seed):
-        codes = au_codes(performance.values, viseme_aus)
-        takes.append((performance.samples, codes, speech_activity(performance.phones, len(codes), CODE_RATE)))
-        clock += len(performance.samples) / SAMPLE_RATE
-        progress(min(1.0, clock / (minutes * 60)))
-        if clock >= minutes * 60:
-            break
-    return join_takes(takes)
-
-
-def perform_voices(voices: tuple[Voice, ...], split: str, fps: float, seed: int) -> Iterator[Performance]:
-    """Performances without end, in random voices, rates, pitches and feelings; recorded-unit voices speak more often."""
+def _perform_voices(minutes: float, voices: tuple[Voice, ...], split: str, seed: int, progress) -> dict[str, np.ndarray]:
+    """Samples, rig coefficients, voice activity and the spans of takes."""
     rng = np.random.default_rng(seed)
     sentences, words = read_sentences(split), read_words()
     weights = np.array([12.0 if voice.engine == "flite" else 1.0 for voice in voices])
-    while True:
+    takes, clock = [], 0.0
+    while clock < minutes * 60:
         voice = voices[rng.choice(len(voices), p=weights / weights.sum())]
         feeling = "neutral" if rng.random() < 0.3 else list(EMOTIONS)[rng.integers(len(EMOTIONS))]
         emotion = EMOTIONS[feeling]
@@ -120,7 +104,13 @@ def perform_voices(voices: tuple[Voice, ...], split: str, fps: float, seed: int)
             pitch_range=emotion.pitch_range,
         )  # fmt: skip
         padded = pad_with_silence(spoken, float(rng.uniform(0.2, 0.9)), float(rng.uniform(0.3, 1.2)))
-        yield perform(padded, emotion=feeling, fps=fps, seed=int(rng.integers(2**31)))
+        performance = perform(padded, emotion=feeling, fps=CODE_RATE, seed=int(rng.integers(2**31)))
+        active = speech_activity(performance.phones, len(performance.values), CODE_RATE)
+        takes.append((padded.samples, performance.values, active))
+        clock += len(padded.samples) / SAMPLE_RATE
+        progress(min(1.0, clock / (minutes * 60)))
+    joined = join_takes(takes)
+    return {"samples": joined.samples, "values": joined.codes, "voice": joined.voice, "spans": joined.spans}
 
 
 def draw_coded_segment(
