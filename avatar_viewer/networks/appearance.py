@@ -22,7 +22,7 @@ OFFSET_SCALE = 200.0  # per metre: a strong expression's 5 mm become 1
 @dataclass(frozen=True)
 class TriplaneConfig:
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)  # metres
-    extent: float = 0.32  # metres from the centre to each face of the cube; points outside take the border's features
+    extent: float = 0.16  # metres: half the cube that is seen at full detail; all space beyond shares a border as wide again
     resolutions: tuple[int, ...] = (64, 256)  # texels a side, one set of planes each
     channels: int = 8  # a plane and resolution
     hidden: int = 64
@@ -50,7 +50,7 @@ class TriplaneColor(nn.Module):
         self.register_buffer("centre", torch.tensor(config.centre), persistent=False)
 
     def forward(self, points: Tensor) -> Tensor:  # [P, 3] metres -> [P, 3] sRGB 0..1
-        x, y, z = ((points - self.centre) / self.config.extent).unbind(-1)
+        x, y, z = (contract((points - self.centre) / self.config.extent) / 2).unbind(-1)
         grid = torch.stack((torch.stack((x, y), -1), torch.stack((x, z), -1), torch.stack((y, z), -1)))[:, None]  # [3, 1, P, 2]
         features = [
             F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)[:, :, 0]  # [3, C, P]
@@ -58,6 +58,12 @@ class TriplaneColor(nn.Module):
         ]
         stacked = torch.cat(features, dim=1).permute(2, 0, 1).flatten(1)  # [P, 3 * C * levels]
         return torch.sigmoid(self.decode(stacked))
+
+
+def contract(points: Tensor) -> Tensor:  # [..., 3] -> [..., 3] within -2..2
+    """Space beyond the unit cube, drawn into a shell one unit thick, so that a face gets most of a plane's texels."""
+    reach = points.abs().amax(dim=-1, keepdim=True).clamp(min=1.0)
+    return points * (2 - 1 / reach) / reach
 
 
 @dataclass(frozen=True)

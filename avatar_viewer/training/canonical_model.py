@@ -58,9 +58,8 @@ class CanonicalModel(nn.Module):
     ) -> None:
         super().__init__()
         self.groups = groups
-        corners = torch.cat((neutral, points))
-        low, high = corners.amin(dim=0), corners.amax(dim=0)
-        centre, extent = ((low + high) / 2).tolist(), float((high - low).max()) / 2 * 1.02
+        low, high = neutral.amin(dim=0), neutral.amax(dim=0)  # the face gets the texels, the shoulders the shell around it
+        centre, extent = ((low + high) / 2).tolist(), float((high - low).max()) / 2 * 1.05
         self.color = TriplaneColor(TriplaneConfig(tuple(centre), extent, PLANE_RESOLUTIONS, PLANE_CHANNELS))
         start = torch.tensor([START_TANGENT, START_TANGENT, START_NORMAL]).log()
         self.face_quats = nn.Parameter(rotmat_to_quat(face_frames))
