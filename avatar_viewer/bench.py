@@ -35,7 +35,7 @@ def run(names: list[str], as_json: bool, avatar_folder: str | Path | None) -> in
 
 
 def bench_render(avatar_folder: str | Path | None, quiet: bool = False) -> dict:
-    """Every count at every size: phases, work, and the obvious loop in turns; then the dense reference, and gsplat where it is."""
+    """Every count at every size: phases, work, and the obvious loop in turns; then the dense reference, and gsplat."""
     from .rendering.cpu_backend import cpu_rasterizer
     from .rendering.gsplat_backend import why_unavailable
 
@@ -47,7 +47,10 @@ def bench_render(avatar_folder: str | Path | None, quiet: bool = False) -> dict:
     machine["gpu"] = f"none: {gpu}" if gpu else torch.cuda.get_device_name()
     say = (lambda text: None) if quiet else (lambda text: print(text, flush=True))
     say(f"{machine['processor']}, {threads} threads, {scene}; GPU {machine['gpu']}")
-    say("  Gaussians  size        whole ms (p95)  project  sort  list  blend   pairs  useful  ns/lane  obvious ms  times  fwd+bwd ms")
+    say(
+        "  Gaussians  size        whole ms (p95)  project  sort  list  blend   pairs"
+        "  useful  ns/lane  obvious ms  times  fwd+bwd ms"
+    )
     rows = []
     for count in COUNTS:
         frame = source(count)
@@ -96,7 +99,9 @@ def _resample(rig: GaussianRig, count: int) -> GaussianFrame:
     jitter = torch.randn(count, 3, generator=generator) * scales.median(dim=1, keepdim=True).values
     jitter[: min(count, found)] = 0
     opacities = torch.sigmoid(rig.opacity_logits[rows])
-    return GaussianFrame(rig.means[rows] + jitter, rig.quats[rows], scales * math.sqrt(found / count), opacities, rig.colors[rows])
+    return GaussianFrame(
+        rig.means[rows] + jitter, rig.quats[rows], scales * math.sqrt(found / count), opacities, rig.colors[rows]
+    )
 
 
 def _synthetic_head(count: int) -> GaussianFrame:
@@ -138,10 +143,10 @@ def _measure_cpu(frame: GaussianFrame, width: int, height: int, rasterizer) -> d
     for turn in range(ROUNDS):
         for again in range(3):
             camera = _camera(3 * turn + again, width, height)
-            whole.append(_milliseconds(lambda: rasterizer.draw(inputs, camera, background, color, alpha)))
+            whole.append(_milliseconds(rasterizer.draw, inputs, camera, background, color, alpha))
             phases.append(dict(rasterizer.phase_seconds))
-        obvious.append(_milliseconds(lambda: draw_obviously(inputs, camera, background, rasterizer.threads, color, alpha)))
-        both.append(_milliseconds(lambda: _forward_backward(frame, camera, weights)))
+        obvious.append(_milliseconds(draw_obviously, inputs, camera, background, rasterizer.threads, color, alpha))
+        both.append(_milliseconds(_forward_backward, frame, camera, weights))
     rasterizer.draw(inputs, camera, background, color, alpha)
     work = rasterizer.measure_work()
     phase_ms = {name: 1000 * statistics.median(p[name] for p in phases) for name in phases[0]}
@@ -177,8 +182,8 @@ def _measure_reference(source: Callable[[int], GaussianFrame]) -> dict:
     rasterize(frame, camera, backend="cpu")
     dense, ours = [], []
     for _ in range(3):
-        dense.append(_milliseconds(lambda: rasterize(frame, camera, backend="reference")))
-        ours.append(_milliseconds(lambda: rasterize(frame, camera, backend="cpu")))
+        dense.append(_milliseconds(rasterize, frame, camera, backend="reference"))
+        ours.append(_milliseconds(rasterize, frame, camera, backend="cpu"))
     times = {"reference_ms": statistics.median(dense), "ms": statistics.median(ours)}
     return {"gaussians": count, "width": width, "height": height} | times
 
@@ -194,12 +199,12 @@ def _measure_gsplat(frame: GaussianFrame, width: int, height: int) -> float:
 
     for turn in range(5):
         draw(turn)
-    return statistics.median(_milliseconds(lambda: draw(turn)) for turn in range(50))
+    return statistics.median(_milliseconds(draw, turn) for turn in range(50))
 
 
-def _milliseconds(action: Callable[[], object]) -> float:
+def _milliseconds(action: Callable[..., object], *arguments: object, **options: object) -> float:
     started = time.perf_counter()
-    action()
+    action(*arguments, **options)
     return 1000 * (time.perf_counter() - started)
 
 

@@ -129,9 +129,10 @@ def choose_bands(records, rects, order, visible, tiles_x, tiles, most_pairs, cou
 
 @kernel()
 def emit_pairs(records, rects, order, visible, tiles_x, first_tile, last_tile, is_whole, room, ends, pair_tiles, pair_owners):
-    """Pairs from near to far: `pair_tiles` and `pair_owners`; rank k's end at `ends[k]`. Their number, or -1 where `room` does not do.
+    """Pairs from near to far: `pair_tiles` and `pair_owners`; rank k's end at `ends[k]`. Their number, or -1 where `room` ends.
 
-    `room` has 4 places to spare; `is_whole` says that the range is the picture. Most Gaussians lie on one to four tiles, which are written without a branch.
+    `room` has 4 places to spare; `is_whole` says that the range is the picture. Most Gaussians lie on one to four tiles,
+    which are written without a branch.
     """
     place = 0
     for k in range(visible):
@@ -168,7 +169,7 @@ def emit_pairs(records, rects, order, visible, tiles_x, first_tile, last_tile, i
 
 @kernel()
 def list_pairs(count, first_tile, last_tile, pair_tiles, pair_owners, cursors, starts, pairs, places):
-    """Each tile's list, near to far: `pairs` from `starts[tile]` to `starts[tile + 1]`; `places` says where each emitted pair went."""
+    """Each tile's list, near to far: `pairs` from `starts[tile]` to `starts[tile + 1]`; `places`: where each pair went."""
     for tile in range(first_tile, last_tile):
         cursors[tile] = 0
     for k in range(count):

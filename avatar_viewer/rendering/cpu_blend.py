@@ -1,13 +1,13 @@
 """Numba kernels that blend the listed records into pixels, and the way back.
 
-A tile of 16 x 16 pixels is 16 blocks of 4 x 4: one vector. Pairs (tile, Gaussian) come in batches of 64 with a mask of the blocks that
-each can reach; a block walks over the bits of its pairs with colour and transmittance in registers. Threads take the next tile
-from a counter, so a slow core or a crowded tile holds nobody up; what a pixel gets depends on neither.
+A tile of 16 x 16 pixels is 16 blocks of 4 x 4: one vector. Pairs (tile, Gaussian) come in batches of 64 with a mask of the
+blocks that each can reach; a block walks over the bits of its pairs with colour and transmittance in registers. Threads take
+the next tile from a counter, so a slow core or a crowded tile holds nobody up; what a pixel gets depends on neither.
 
-The backward kernel replays the blending near to far and knows what is still to come from the finished picture, so it takes exactly
-the forward's decisions and needs nothing saved but the picture. Per pair it writes nine sums over the tile's pixels, with
-g = dL/dalpha * alpha and (s, t) of the record: g, g s, g t, g s^2, g s t, g t^2 and the three colour gradients. They are added per
-Gaussian afterwards in a fixed order: no two threads write one place, and the result does not depend on their number.
+The backward kernel replays the blending near to far and knows what is still to come from the finished picture, so it takes
+exactly the forward's decisions and needs nothing saved but the picture. Per pair it writes nine sums over the tile's pixels,
+with g = dL/dalpha * alpha and (s, t) of the record: g, g s, g t, g s^2, g s t, g t^2 and the three colour gradients. They are
+added per Gaussian afterwards in a fixed order: no two threads write one place, and their number changes nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from .simd import (
     count_bits,
     exp2,
     fetch_add,
-    first_lanes,
     from_bits,
     lane_columns,
     lane_rows,
@@ -119,20 +118,38 @@ def _blend_tile(records, pairs, first, last, left, top, width, height, scratch, 
             store(scratch, state + block * STATE + part * LANES, splat(np.float32(0)))
     live = _start_blocks(left, top, width, height, masks, mask_base)
     while first < last and live != 0:
-        _load_batch(records, pairs, first, min(last - first, BATCH), last, np.float32(left), np.float32(top), live, scratch, base, masks, mask_base)
+        _load_batch(
+            records,
+            pairs,
+            first,
+            min(last - first, BATCH),
+            last,
+            np.float32(left),
+            np.float32(top),
+            live,
+            scratch,
+            base,
+            masks,
+            mask_base,
+        )
         first += BATCH
         for block in range(BLOCKS):
             word = words_with_bit(masks, mask_base, block)
             if word == 0:
                 continue
             place = state + block * STATE
-            rest, red, green, blue = load(scratch, place), load(scratch, place + LANES), load(scratch, place + 2 * LANES), load(scratch, place + 3 * LANES)
+            rest, red, green, blue = (
+                load(scratch, place),
+                load(scratch, place + LANES),
+                load(scratch, place + 2 * LANES),
+                load(scratch, place + 3 * LANES),
+            )
             alive = from_bits(np.int64(peek(masks, mask_base + BATCH + block)))
             u, v = lane_columns() + np.float32(block % BLOCK * BLOCK), lane_rows() + np.float32(block // BLOCK * BLOCK)
             while word != 0:
                 record = base + RECORD * lowest_bit(word)
                 word &= word - np.uint64(1)
-                s, t, power, hit = _opacity(scratch, record, u, v)
+                _, _, power, hit = _opacity(scratch, record, u, v)
                 a = select(hit, smaller(power, np.float32(ALPHA_MAX)), 0.0)
                 after = rest - a * rest
                 alive = alive & (after > np.float32(TRANSMITTANCE_MIN))
@@ -155,7 +172,9 @@ def _blend_tile(records, pairs, first, last, left, top, width, height, scratch, 
 @numba.njit
 def _row_of_blocks(scratch, place):
     """One quantity of four blocks side by side, as four rows of pixels."""
-    return swap_blocks_and_rows(load(scratch, place), load(scratch, place + STATE), load(scratch, place + 2 * STATE), load(scratch, place + 3 * STATE))
+    return swap_blocks_and_rows(
+        load(scratch, place), load(scratch, place + STATE), load(scratch, place + 2 * STATE), load(scratch, place + 3 * STATE)
+    )
 
 
 @numba.njit
@@ -169,7 +188,11 @@ def _write_tile(scratch, state, left, top, width, height, background, color, alp
         for row in range(min(height - y, BLOCK)):
             offset = (y + row) * width + left
             rest = rests[row]
-            red, green, blue = reds[row] + rest * background[0], greens[row] + rest * background[1], blues[row] + rest * background[2]
+            red, green, blue = (
+                reds[row] + rest * background[0],
+                greens[row] + rest * background[1],
+                blues[row] + rest * background[2],
+            )
             store3(color, 3 * offset, valid, red, green, blue)
             store1(alpha, offset, valid, 1.0 - rest)
 
@@ -191,7 +214,7 @@ def blend(records, starts, pairs, first_tile, last_tile, tiles_x, background, th
 
 @kernel()
 def count_lanes(records, starts, pairs, first_tile, last_tile, tiles_x, width, height, scratch, masks, found):
-    """Replay the blending for its statistics: adds to `found` the pairs listed, the lanes evaluated and the lanes that were drawn."""
+    """Replay the blending for its statistics: adds to `found` the pairs, the lanes evaluated and the lanes that were drawn."""
     state = BATCH * RECORD
     for tile in range(first_tile, last_tile):
         left, top = tile % tiles_x * TILE, tile // tiles_x * TILE
@@ -201,7 +224,9 @@ def count_lanes(records, starts, pairs, first_tile, last_tile, tiles_x, width, h
         found[0] += starts[tile + 1] - starts[tile]
         for first in range(starts[tile], starts[tile + 1], BATCH):
             count = min(starts[tile + 1] - first, BATCH)
-            _load_batch(records, pairs, first, count, starts[tile + 1], np.float32(left), np.float32(top), live, scratch, 0, masks, 0)
+            _load_batch(
+                records, pairs, first, count, starts[tile + 1], np.float32(left), np.float32(top), live, scratch, 0, masks, 0
+            )
             for k in range(count):
                 for block in range(BLOCKS):
                     if not np.int64(peek(masks, k)) & live & (1 << block):
@@ -222,7 +247,7 @@ def count_lanes(records, starts, pairs, first_tile, last_tile, tiles_x, width, h
 
 @numba.njit
 def _read_gradients(scratch, state, left, top, width, height, color, alpha, d_color, d_alpha):
-    """Per block: transmittance 1, the gradient-weighted sum of all that is drawn, background included, and the three gradients."""
+    """Per block: transmittance 1, the gradient-weighted sum of all that is drawn, the background too, and the gradients."""
     for across in range(BLOCK):
         y = top + across * BLOCK
         for row in range(BLOCK):
@@ -247,7 +272,23 @@ def _read_gradients(scratch, state, left, top, width, height, color, alpha, d_co
 
 @numba.njit
 def _blend_tile_backward(
-    records, pairs, first, last, left, top, width, height, scratch, base, masks, mask_base, color, alpha, d_color, d_alpha, pair_sums
+    records,
+    pairs,
+    first,
+    last,
+    left,
+    top,
+    width,
+    height,
+    scratch,
+    base,
+    masks,
+    mask_base,
+    color,
+    alpha,
+    d_color,
+    d_alpha,
+    pair_sums,
 ):
     state = base + BATCH * RECORD
     _read_gradients(scratch, state, left, top, width, height, color, alpha, d_color, d_alpha)
@@ -265,7 +306,11 @@ def _blend_tile_backward(
                 blocks &= blocks - 1
                 place = state + block * STATE
                 rest, behind = load(scratch, place), load(scratch, place + LANES)
-                g_red, g_green, g_blue = load(scratch, place + 2 * LANES), load(scratch, place + 3 * LANES), load(scratch, place + 4 * LANES)
+                g_red, g_green, g_blue = (
+                    load(scratch, place + 2 * LANES),
+                    load(scratch, place + 3 * LANES),
+                    load(scratch, place + 4 * LANES),
+                )
                 alive = from_bits(np.int64(peek(masks, mask_base + BATCH + block)))
                 u, v = lane_columns() + np.float32(block % BLOCK * BLOCK), lane_rows() + np.float32(block // BLOCK * BLOCK)
                 s, t, power, hit = _opacity(scratch, record, u, v)
@@ -296,7 +341,21 @@ def _blend_tile_backward(
 
 @kernel(parallel=True)
 def blend_backward(
-    records, starts, pairs, first_tile, last_tile, tiles_x, threads, counter, scratch, masks, color, alpha, d_color, d_alpha, pair_sums
+    records,
+    starts,
+    pairs,
+    first_tile,
+    last_tile,
+    tiles_x,
+    threads,
+    counter,
+    scratch,
+    masks,
+    color,
+    alpha,
+    d_color,
+    d_alpha,
+    pair_sums,
 ):
     """`pair_sums [P, 16]` of the tiles first..last from the finished picture and its gradients; every row is written."""
     height, width = alpha.shape

@@ -102,10 +102,26 @@ def _project_16(i, valid, means, quats, scales, opacities, colors, view, intrins
     r00, r01, r02, r10, r11, r12, r20, r21, r22 = _rotation(w * inv_norm, x * inv_norm, y * inv_norm, z * inv_norm)
     # The rows of J W, then of M = J W R S: the covariance on the picture is M M^T.
     jx, jy = fx * inv_z, fy * inv_z
-    a0, a1, a2 = jx * (view[0, 0] - clip_x * view[2, 0]), jx * (view[0, 1] - clip_x * view[2, 1]), jx * (view[0, 2] - clip_x * view[2, 2])
-    b0, b1, b2 = jy * (view[1, 0] - clip_y * view[2, 0]), jy * (view[1, 1] - clip_y * view[2, 1]), jy * (view[1, 2] - clip_y * view[2, 2])
-    m00, m01, m02 = (a0 * r00 + a1 * r10 + a2 * r20) * s0, (a0 * r01 + a1 * r11 + a2 * r21) * s1, (a0 * r02 + a1 * r12 + a2 * r22) * s2
-    m10, m11, m12 = (b0 * r00 + b1 * r10 + b2 * r20) * s0, (b0 * r01 + b1 * r11 + b2 * r21) * s1, (b0 * r02 + b1 * r12 + b2 * r22) * s2
+    a0, a1, a2 = (
+        jx * (view[0, 0] - clip_x * view[2, 0]),
+        jx * (view[0, 1] - clip_x * view[2, 1]),
+        jx * (view[0, 2] - clip_x * view[2, 2]),
+    )
+    b0, b1, b2 = (
+        jy * (view[1, 0] - clip_y * view[2, 0]),
+        jy * (view[1, 1] - clip_y * view[2, 1]),
+        jy * (view[1, 2] - clip_y * view[2, 2]),
+    )
+    m00, m01, m02 = (
+        (a0 * r00 + a1 * r10 + a2 * r20) * s0,
+        (a0 * r01 + a1 * r11 + a2 * r21) * s1,
+        (a0 * r02 + a1 * r12 + a2 * r22) * s2,
+    )
+    m10, m11, m12 = (
+        (b0 * r00 + b1 * r10 + b2 * r20) * s0,
+        (b0 * r01 + b1 * r11 + b2 * r21) * s1,
+        (b0 * r02 + b1 * r12 + b2 * r22) * s2,
+    )
     raw_xx, raw_yy = m00 * m00 + m01 * m01 + m02 * m02, m10 * m10 + m11 * m11 + m12 * m12
     xx, xy, yy = raw_xx + BLUR, m00 * m10 + m01 * m11 + m02 * m12, raw_yy + BLUR
     # Cauchy-Binet: a sum of squares, where xx * yy - xy * xy would cancel.
@@ -141,7 +157,7 @@ def _project_16(i, valid, means, quats, scales, opacities, colors, view, intrins
 
 @kernel(parallel=True)
 def project(means, quats, scales, opacities, colors, view, intrinsics, width, height, threads, records, rects, depths, malformed):
-    """Fill `records`, `rects` (first and one past the last tile, x then y) and `depths`; all have room for N rounded up to 16 rows.
+    """Fill `records`, `rects` (first and one past the last tile, x then y) and `depths`, all of N rounded up to 16 rows.
 
     A Gaussian that cannot be seen has an empty rect; one that is malformed too, and is counted in `malformed [threads]`.
     """
@@ -152,13 +168,32 @@ def project(means, quats, scales, opacities, colors, view, intrinsics, width, he
         for group in range(groups * thread // threads, groups * (thread + 1) // threads):
             i = group * LANES
             valid = min(count - i, LANES)
-            found += _project_16(i, valid, means, quats, scales, opacities, colors, view, intrinsics, width, height, records, rects, depths)
+            found += _project_16(
+                i, valid, means, quats, scales, opacities, colors, view, intrinsics, width, height, records, rects, depths
+            )
         malformed[thread] = found
 
 
 @numba.njit
 def _project_backward_16(
-    i, valid, means, quats, scales, opacities, view, intrinsics, width, height, records, rects, sums, d_means, d_quats, d_scales, d_opacities, d_colors
+    i,
+    valid,
+    means,
+    quats,
+    scales,
+    opacities,
+    view,
+    intrinsics,
+    width,
+    height,
+    records,
+    rects,
+    sums,
+    d_means,
+    d_quats,
+    d_scales,
+    d_opacities,
+    d_colors,
 ):
     seen = 0
     for lane in range(valid):
@@ -192,8 +227,16 @@ def _project_backward_16(
     w, x, y, z = w * inv_norm, x * inv_norm, y * inv_norm, z * inv_norm
     r00, r01, r02, r10, r11, r12, r20, r21, r22 = _rotation(w, x, y, z)
     jx, jy = fx * inv_z, fy * inv_z
-    a0, a1, a2 = jx * (view[0, 0] - clip_x * view[2, 0]), jx * (view[0, 1] - clip_x * view[2, 1]), jx * (view[0, 2] - clip_x * view[2, 2])
-    b0, b1, b2 = jy * (view[1, 0] - clip_y * view[2, 0]), jy * (view[1, 1] - clip_y * view[2, 1]), jy * (view[1, 2] - clip_y * view[2, 2])
+    a0, a1, a2 = (
+        jx * (view[0, 0] - clip_x * view[2, 0]),
+        jx * (view[0, 1] - clip_x * view[2, 1]),
+        jx * (view[0, 2] - clip_x * view[2, 2]),
+    )
+    b0, b1, b2 = (
+        jy * (view[1, 0] - clip_y * view[2, 0]),
+        jy * (view[1, 1] - clip_y * view[2, 1]),
+        jy * (view[1, 2] - clip_y * view[2, 2]),
+    )
     # N = J W R and M = N S, as on the way there.
     n00, n01, n02 = a0 * r00 + a1 * r10 + a2 * r20, a0 * r01 + a1 * r11 + a2 * r21, a0 * r02 + a1 * r12 + a2 * r22
     n10, n11, n12 = b0 * r00 + b1 * r10 + b2 * r20, b0 * r01 + b1 * r11 + b2 * r21, b0 * r02 + b1 * r12 + b2 * r22
@@ -211,7 +254,12 @@ def _project_backward_16(
     dy = 2.0 * (x * (e01 + e10) + z * (e12 + e21) + w * (e02 - e20) - 2.0 * y * (e00 + e22))
     dz = 2.0 * (x * (e02 + e20) + y * (e12 + e21) + w * (e10 - e01) - 2.0 * z * (e00 + e11))
     along = dw * w + dx * x + dy * y + dz * z  # a quaternion's length does not matter
-    dw, dx, dy, dz = (dw - along * w) * inv_norm, (dx - along * x) * inv_norm, (dy - along * y) * inv_norm, (dz - along * z) * inv_norm
+    dw, dx, dy, dz = (
+        (dw - along * w) * inv_norm,
+        (dx - along * x) * inv_norm,
+        (dy - along * y) * inv_norm,
+        (dz - along * z) * inv_norm,
+    )
     store4(d_quats, 4 * i, valid, select(drawn, dw, 0.0), select(drawn, dx, 0.0), select(drawn, dy, 0.0), select(drawn, dz, 0.0))
 
     da0, da1, da2 = d00 * r00 + d01 * r01 + d02 * r02, d00 * r10 + d01 * r11 + d02 * r12, d00 * r20 + d01 * r21 + d02 * r22
@@ -231,7 +279,23 @@ def _project_backward_16(
 
 @kernel(parallel=True)
 def project_backward(
-    means, quats, scales, opacities, view, intrinsics, width, height, threads, records, rects, sums, d_means, d_quats, d_scales, d_opacities, d_colors
+    means,
+    quats,
+    scales,
+    opacities,
+    view,
+    intrinsics,
+    width,
+    height,
+    threads,
+    records,
+    rects,
+    sums,
+    d_means,
+    d_quats,
+    d_scales,
+    d_opacities,
+    d_colors,
 ):
     """Gradients of the five tensors from the `sums [N, 16]` over pixels that `cpu_blend.py` describes; every row is written."""
     count = len(means)

@@ -7,12 +7,16 @@ So it is imported only when CUDA is available, and a failure is a normal state: 
 from __future__ import annotations
 
 import functools
+import subprocess
 
 import torch
 from torch import Tensor
 
 from ..types import Camera, GaussianFrame
 from .reference import BLUR, NEAR_PLANE
+
+# What an import that runs a compiler was seen to raise, or may by torch's extension loader.
+_LOADING_FAILS = (ImportError, OSError, RuntimeError, AttributeError, TypeError, ValueError, subprocess.SubprocessError)
 
 
 @functools.cache
@@ -23,7 +27,7 @@ def why_unavailable() -> str:
     try:
         import gsplat
         import gsplat.cuda._backend as compiled
-    except Exception as error:  # a failing build raises whatever the compiler driver raises
+    except _LOADING_FAILS as error:
         return f"gsplat does not load: {' '.join(str(error).split())[:300] or type(error).__name__}"
     if getattr(compiled, "_C", None) is None:
         return f"gsplat {gsplat.__version__} has no compiled kernels: no CUDA toolkit was found to build them"

@@ -1,7 +1,7 @@
 """numba kernels compiled once and kept on disk, until any source of this folder changes.
 
-numba's own cache looks only at the file that holds the function: after a change of a constant or a helper in another file it goes on
-running the old machine code. Here the stamp of a cached kernel is the content of all modules beside this one.
+numba's own cache looks only at the file that holds the function: after a change of a constant or a helper in another file it
+goes on running the old machine code. Here the stamp of a cached kernel is the content of the modules that kernels are made of.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numba
+
+_NOT_IN_KERNELS = ("rasterize", "gsplat_backend", "orbit", "cpu_backend", "__init__")  # plain Python around them
 
 
 def kernel(parallel: bool = False) -> Callable[[Callable], Callable]:
@@ -30,8 +32,10 @@ def kernel(parallel: bool = False) -> Callable[[Callable], Callable]:
 
 @functools.cache
 def folder_stamp() -> str:
-    """Of the content of this folder's modules."""
+    """Of the content of every module here that goes into a kernel, constants included."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
+        if path.name.startswith(_NOT_IN_KERNELS):
+            continue
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

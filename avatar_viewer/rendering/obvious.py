@@ -1,7 +1,7 @@
 """The obvious CPU rasteriser, kept only to be compared with: what one writes first, and what public CPU renderers do.
 
-Boxes of three sigmas, sorted by depth, walked pixel by pixel in bands of rows over the threads, the exponential from the maths library,
-stopping at full opacity. The conventions are those of `reference.py`, so it draws the same picture up to the tails beyond three sigmas.
+Boxes of three sigmas, sorted by depth, walked pixel by pixel in bands of rows over the threads, the exponential from the maths
+library, stopping at full opacity. The conventions are those of `reference.py`: the same picture up to tails beyond three sigmas.
 """
 
 from __future__ import annotations

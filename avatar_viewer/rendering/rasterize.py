@@ -61,9 +61,7 @@ def drop_malformed(frame: GaussianFrame) -> tuple[GaussianFrame, int]:
 
     Malformed is: a value that is not finite, a quaternion without length, a negative scale, or no extent at all.
     """
-    rows = torch.cat(
-        (frame.means, frame.quats, frame.scales, frame.opacities[:, None], frame.colors), dim=1
-    ).detach()  # [N, 14]
+    rows = torch.cat((frame.means, frame.quats, frame.scales, frame.opacities[:, None], frame.colors), dim=1).detach()  # [N, 14]
     scales = frame.scales.detach()
     good = torch.isfinite(rows).all(dim=1)
     good &= (frame.quats.detach() != 0).any(dim=1) & (scales >= 0).all(dim=1) & (scales > 0).any(dim=1)

@@ -38,9 +38,9 @@ def project_gaussians(
     tan_x = torch.clamp(x / z_safe, -(cx / fx + margin_x), (camera.width - cx) / fx + margin_x)
     tan_y = torch.clamp(y / z_safe, -(cy / fy + margin_y), (camera.height - cy) / fy + margin_y)
     zero = torch.zeros_like(z)
-    jacobian = torch.stack(
-        (fx / z_safe, zero, -fx * tan_x / z_safe, zero, fy / z_safe, -fy * tan_y / z_safe), dim=-1
-    ).reshape(-1, 2, 3)
+    jacobian = torch.stack((fx / z_safe, zero, -fx * tan_x / z_safe, zero, fy / z_safe, -fy * tan_y / z_safe), dim=-1).reshape(
+        -1, 2, 3
+    )
     half = jacobian @ rotation @ quat_to_rotmat(quats) * scales[:, None, :]  # [N, 2, 3]
     covariances = half @ half.transpose(-1, -2) + BLUR * torch.eye(2).to(means)
     centres = torch.stack((fx * x / z_safe + cx, fy * y / z_safe + cy), dim=-1)

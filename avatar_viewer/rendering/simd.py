@@ -1,7 +1,7 @@
 """Vectors of 16 floats for numba kernels: what compilers' vector intrinsics are to C.
 
-numba's loop vectoriser gives up on the blending loop, and since llvmlite 0.45 it has no vector exp. Here a kernel states its vectors:
-`f16` holds 16 float32, `m16` 16 booleans; arithmetic and comparisons work lane by lane, a float mixes with a vector
+numba's loop vectoriser gives up on the blending loop, and since llvmlite 0.45 it has no vector exp. Here a kernel states its
+vectors: `f16` holds 16 float32, `m16` 16 booleans; arithmetic and comparisons work lane by lane, a float mixes with a vector
 by being repeated. LLVM maps them to what the machine has (one AVX-512 register, two of AVX2, four of NEON).
 Arrays are addressed by flat element offset, without bounds checks or negative indices: offsets are the kernel's responsibility.
 """
@@ -36,7 +36,7 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, _VECTOR if fe_type.name == "f16" else _BITS)
 
 
-def _constant(value: float | int, kind=_FLOAT, lanes: int = LANES) -> ir.Constant:
+def _constant(value: float, kind=_FLOAT, lanes: int = LANES) -> ir.Constant:
     return ir.Constant(ir.VectorType(kind, lanes), [ir.Constant(kind, value)] * lanes)
 
 
@@ -83,7 +83,7 @@ def _define(function, result, lower):
 
     @infer_global(function)
     class _Template(ConcreteTemplate):
-        cases = [signature(result, *pair) for pair in _OPERANDS]
+        cases = tuple(signature(result, *pair) for pair in _OPERANDS)
 
     def implementation(context, builder, sig, args):
         x, y = (_as_vector(context, builder, value, kind) for value, kind in zip(args, sig.args))
@@ -103,7 +103,7 @@ for _function, _sign in _COMPARISONS.items():
 
 @infer_global(operator.neg)
 class _Negate(ConcreteTemplate):
-    cases = [signature(f16, f16)]
+    cases = (signature(f16, f16),)
 
 
 @lower_builtin(operator.neg, f16)
@@ -115,14 +115,14 @@ for _function, _name in ((operator.and_, "and_"), (operator.or_, "or_")):
 
     @infer_global(_function)
     class _Logic(ConcreteTemplate):
-        cases = [signature(m16, m16, m16)]
+        cases = (signature(m16, m16, m16),)
 
     lower_builtin(_function, m16, m16)(lambda context, builder, sig, args, name=_name: getattr(builder, name)(*args))
 
 
 @infer_global(operator.invert)
 class _Invert(ConcreteTemplate):
-    cases = [signature(m16, m16)]
+    cases = (signature(m16, m16),)
 
 
 @lower_builtin(operator.invert, m16)
@@ -235,7 +235,9 @@ def log2(typing_context, a):
         square = builder.fmul(ratio, ratio)
         series = _constant(2.8853900817779268 / 9)
         for odd in (7, 5, 3, 1):
-            series = builder.fadd(builder.fmul(series, square, flags=("contract",)), _constant(2.8853900817779268 / odd), flags=("contract",))
+            series = builder.fadd(
+                builder.fmul(series, square, flags=("contract",)), _constant(2.8853900817779268 / odd), flags=("contract",)
+            )
         return builder.fadd(builder.sitofp(exponent, _VECTOR), builder.fmul(series, ratio))
 
     return f16(f16), generate
@@ -432,7 +434,9 @@ def _load_columns(columns: int):
             mask = _valid_elements(builder, args[2], columns)
             name = f"llvm.masked.load.v{lanes}f32.p0"
             values = _call(builder, name, wide, pointer, ir.Constant(_INT, 4), mask, ir.Constant(wide, None))
-            parts = [_shuffle(builder, values, ir.Constant(wide, ir.Undefined), list(range(c, lanes, columns))) for c in range(columns)]
+            parts = [
+                _shuffle(builder, values, ir.Constant(wide, ir.Undefined), list(range(c, lanes, columns))) for c in range(columns)
+            ]
             return context.make_tuple(builder, sig.return_type, parts) if columns > 1 else parts[0]
 
         result = types.UniTuple(f16, columns) if columns > 1 else f16
@@ -459,11 +463,11 @@ def _store_columns(columns: int):
         return types.void(array, types.intp, types.intp, *([f16] * columns))
 
     if columns == 1:
-        typer = lambda typing_context, array, offset, count, v0: (signature_of(array), lower)  # noqa: E731
+        typer = lambda typing_context, array, offset, count, v0: (signature_of(array), lower)
     elif columns == 3:
-        typer = lambda typing_context, array, offset, count, v0, v1, v2: (signature_of(array), lower)  # noqa: E731
+        typer = lambda typing_context, array, offset, count, v0, v1, v2: (signature_of(array), lower)
     else:
-        typer = lambda typing_context, array, offset, count, v0, v1, v2, v3: (signature_of(array), lower)  # noqa: E731
+        typer = lambda typing_context, array, offset, count, v0, v1, v2, v3: (signature_of(array), lower)
     typer.__name__, typer.__doc__ = f"store{columns}", f"Write 16 rows of {parameters}; rows from `count` on are not touched."
     return intrinsic(typer)
 
@@ -479,7 +483,9 @@ def store_shorts4(typing_context, array, offset, v0, v1, v2, v3):
     def generate(context, builder, sig, args):
         shorts = ir.VectorType(ir.IntType(16), LANES)
         wide = _join(builder, [builder.fptosi(a, shorts) for a in args[2:]])
-        values = _shuffle(builder, wide, ir.Constant(wide.type, ir.Undefined), [c * LANES + r for r in range(LANES) for c in range(4)])
+        values = _shuffle(
+            builder, wide, ir.Constant(wide.type, ir.Undefined), [c * LANES + r for r in range(LANES) for c in range(4)]
+        )
         builder.store(values, _pointer(context, builder, sig.args[0], args[0], args[1], 4 * LANES), align=2)
         return context.get_dummy_value()
 

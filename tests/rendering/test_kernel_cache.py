@@ -11,7 +11,8 @@ SOURCES = {
     "kernel_cache.py": (Path(__file__).parents[2] / "avatar_viewer/rendering/kernel_cache.py").read_text(encoding="utf-8"),
     "helper.py": "import numba\n\n\n@numba.njit\ndef amount():\n    return 1\n",
     "work.py": (
-        "from .helper import amount\nfrom .kernel_cache import kernel\n\n\n@kernel()\ndef total(n):\n    return n * amount()\n\n\n"
+        "from .helper import amount\nfrom .kernel_cache import kernel\n\n\n"
+        "@kernel()\ndef total(n):\n    return n * amount()\n\n\n"
         "print(total(10), sum(total.stats.cache_hits.values()))\n"
     ),
 }

@@ -4,32 +4,14 @@ import math
 
 import pytest
 import torch
+from random_scenes import NAMES, random_camera, random_frame
 
 from avatar_viewer import Camera, GaussianFrame, rasterize
 from avatar_viewer.geometry import intrinsics_from_fov, orbit_camera
 from avatar_viewer.rendering import cpu_backend, gsplat_backend
 from avatar_viewer.rendering.cpu_backend import CpuRasterizer, cpu_rasterizer
 
-NAMES = ("means", "quats", "scales", "opacities", "colors")
 FRONT = orbit_camera(0, 0, 1.0, 30, 40, 40)
-
-
-def random_frame(seed: int, count: int | None = None) -> GaussianFrame:
-    generator = torch.Generator().manual_seed(seed)
-
-    def uniform(*shape):
-        return torch.rand(*shape, generator=generator)
-
-    count = count or int(torch.randint(1, 300, (1,), generator=generator))
-    size = 0.003 * 20 ** uniform(1).item()
-    spread = torch.exp(0.7 * torch.randn(count, 3, generator=generator))
-    means, quats = 0.08 * torch.randn(count, 3, generator=generator), torch.randn(count, 4, generator=generator)
-    return GaussianFrame(means, quats, spread * size, uniform(count) ** 0.7, uniform(count, 3))
-
-
-def random_camera(seed: int) -> Camera:
-    u = torch.rand(6, generator=torch.Generator().manual_seed(10_000 + seed)).tolist()
-    return orbit_camera(u[0] * 360 - 180, u[1] * 160 - 80, 0.05 + 0.9 * u[2], 15 + 100 * u[3], int(17 + 50 * u[4]), int(17 + 50 * u[5]))
 
 
 def as_double(frame: GaussianFrame) -> GaussianFrame:
@@ -109,7 +91,9 @@ def test_gradients_follow_autograd_of_the_reference(seed):
 def test_a_backward_after_another_picture_still_knows_its_own():
     first, second, camera = random_frame(1, 100), random_frame(2, 50), random_camera(3)
     expected = first.means.clone().requires_grad_()
-    rasterize(GaussianFrame(expected, first.quats, first.scales, first.opacities, first.colors), camera, backend="cpu").color.sum().backward()
+    rasterize(
+        GaussianFrame(expected, first.quats, first.scales, first.opacities, first.colors), camera, backend="cpu"
+    ).color.sum().backward()
     found = first.means.clone().requires_grad_()
     render = rasterize(GaussianFrame(found, first.quats, first.scales, first.opacities, first.colors), camera, backend="cpu")
     rasterize(second, FRONT, backend="cpu")
@@ -228,6 +212,17 @@ def test_pictures_handed_over_are_not_written_again():
     assert torch.equal(first.color, kept)
 
 
+def test_an_unchanged_frame_and_camera_cost_nothing():
+    frame = random_frame(1, 60)
+    first = rasterize(frame, orbit_camera(0, 0, 1.0, 30, 40, 40), backend="cpu")
+    assert rasterize(frame, orbit_camera(0, 0, 1.0, 30, 40, 40), backend="cpu") is first
+    assert rasterize(frame, orbit_camera(1, 0, 1.0, 30, 40, 40), backend="cpu") is not first
+    again = rasterize(frame, FRONT, backend="cpu")
+    frame.colors.mul_(0.5)
+    assert not torch.equal(rasterize(frame, FRONT, backend="cpu").color, again.color)
+    assert rasterize(frame, FRONT, (0.0, 0.0, 0.0), backend="cpu").color[0, 0].tolist() == [0.0, 0.0, 0.0]
+
+
 def test_torch_keeps_its_thread_count():
     before = torch.get_num_threads()
     CpuRasterizer(threads=2).draw([getattr(one_dot(), n).numpy() for n in NAMES], FRONT, (1.0, 1.0, 1.0), *empty_picture(FRONT))
@@ -244,7 +239,10 @@ def empty_picture(camera: Camera):
         ({"means": torch.zeros(1, 4)}, r"frame.means must have shape \[any, 3\], got \[1, 4\]"),
         ({"quats": torch.zeros(2, 4)}, r"frame.quats must have shape \[1, 4\], got \[2, 4\]"),
         ({"opacities": torch.zeros(1, 1)}, r"frame.opacities must have shape \[1\], got \[1, 1\]"),
-        ({"colors": torch.zeros(1, 3, dtype=torch.float64)}, r"frame.colors must be torch.float32 like frame.means, got torch.float64"),
+        (
+            {"colors": torch.zeros(1, 3, dtype=torch.float64)},
+            r"frame.colors must be torch.float32 like frame.means, got torch.float64",
+        ),
     ],
 )
 def test_a_wrong_tensor_is_named(changes, message):
@@ -291,6 +289,7 @@ def test_without_a_gpu_the_reason_is_kept_and_the_cpu_draws():
         rasterize(one_dot(), FRONT, backend="gsplat")
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(bool(gsplat_backend.why_unavailable()), reason=gsplat_backend.why_unavailable() or "gsplat is here")
 def test_gsplat_and_the_cpu_agree():
     for seed in range(10):
