@@ -87,8 +87,8 @@ class PromptPanel:
         if not self._edits.set_prompt(text):
             return
         if self._edits.prompt:
-            gate.set_text(self._reading, "reading...")
-            self._session.set_prompt(self._edits.prompt)
+            is_read = self._session.set_prompt(self._edits.prompt)
+            gate.set_text(self._reading, "reading..." if is_read else "this avatar cannot read prompts")
         else:
             self._session.forget_prompt()
             self._show_reading()

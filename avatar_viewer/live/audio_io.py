@@ -12,6 +12,7 @@ import queue
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 from ..config import SAMPLE_RATE
 from .clock import CounterClock
 from .decoding import PLAYBACK_RATE
-from .spool import SharedFields, SpoolFormat, SpoolReader, SpoolWriter
+from .spool import SharedFields, SpoolFormat, SpoolReader, SpoolWriter, create_spool
 
 _PLAYER_FIELDS = ("generation", "frame", "heard_at", "is_playing", "has_ended", "underflows")
 _MICROPHONE_FIELDS = ("samples", "captured_at", "level", "peak", "overflows")
@@ -32,13 +33,15 @@ _SPEECH_RING_SECONDS, _PLAYBACK_RING_SECONDS = 60, 120
 class _DeviceProcess:
     """A child with a connection and published numbers."""
 
-    def __init__(self, entry, fields: tuple[str, ...], name: str, *arguments) -> None:
+    def __init__(self, entry: Callable[..., None], fields: tuple[str, ...], name: str, device: str | None) -> None:
         self.folder = tempfile.mkdtemp(prefix="avatar-viewer-")
+        for spool in _microphone_spools(self.folder) if entry is _run_microphone else ():
+            create_spool(spool)
         path = os.path.join(self.folder, "fields")
         self.fields = SharedFields(path, fields, create=True)
         context = multiprocessing.get_context("spawn")
         self.connection, child_end = context.Pipe()
-        self.process = context.Process(target=entry, args=(path, child_end, self.folder, *arguments), name=name, daemon=True)
+        self.process = context.Process(target=entry, args=(path, child_end, self.folder, device), name=name, daemon=True)
         self.process.start()
         child_end.close()
 

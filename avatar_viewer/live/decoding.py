@@ -20,7 +20,7 @@ import numpy as np
 
 from ..config import FEATURE_FIELD, SAMPLE_RATE
 from ..errors import InputError
-from .spool import SpoolFormat, SpoolReader, SpoolWriter
+from .spool import SpoolFormat, SpoolReader, SpoolWriter, create_spool
 
 PLAYBACK_RATE = 48_000  # Hz
 MAX_SECONDS = 3 * 3600.0
@@ -69,7 +69,7 @@ class Sound:
         self.speech = SpoolFormat(os.path.join(self._folder, "speech.f32"), SAMPLE_RATE, 1, "float32")
         self.playback = SpoolFormat(os.path.join(self._folder, "playback.s16"), PLAYBACK_RATE, 2, "int16")
         for spool in (self.speech, self.playback):
-            SpoolWriter(spool).close()
+            create_spool(spool)
         self._reader = SpoolReader(self.speech)
         context = multiprocessing.get_context("spawn")
         self._connection, child_end = context.Pipe(duplex=False)

@@ -142,6 +142,8 @@ class Session:
         self._preparing_since = time.monotonic()
         if self.prompt:
             self.set_prompt(self.prompt)
+        elif avatar.text is not None:
+            self._errands.put(lambda: avatar.text.read("neutral"))  # the text tower is slow to load; not at the first prompt
 
     def _new_motion(self, avatar: Avatar, edits: EditTrack) -> SpeechMotion:
         return SpeechMotion(avatar, edits, seed=self._seed, blinks=self._blinks)
@@ -232,14 +234,14 @@ class Session:
         self._edit = edit
         self.edits.add(self.now(), edit, ease_seconds=None if moves else 0.0)
 
-    def set_prompt(self, text: str) -> None:
-        """Have the prompt read by a worker; `reading` changes when that is done. Newest wins."""
+    def set_prompt(self, text: str) -> bool:
+        """Have the prompt read by a worker; `reading` changes when that is done. Newest wins. False: nothing can read it."""
         self.prompt = text
         if self.avatar is None:
-            return
+            return True  # as soon as there is one
         if self.avatar.text is None:
             self._say("; ".join(self.avatar.missing) or "this avatar has no text encoder: prompts have no effect", is_error=True)
-            return
+            return False
         text_to_au = self.avatar.text
         self._prompts.put(text)
 
@@ -253,6 +255,7 @@ class Session:
                 self._read.put(Failure("prompt", error))
 
         self._errands.put(errand)
+        return True
 
     def forget_prompt(self) -> None:
         """There is no prompt any more; one that is being read will not come."""
@@ -277,8 +280,9 @@ class Session:
         self._update_recorder()
         failure = self._failure.take()
         if failure is not None:
-            self.pause()
-            self.timeline.clear()
+            if failure.where == "speech":
+                self.pause()
+                self.timeline.clear()
             self._say(f"{failure.where}: {describe(failure.error)}", is_error=True)
         if self._driver is not None:
             self._driver.now_seconds = self.now()
@@ -423,9 +427,10 @@ class Session:
         """End the take; a message follows once its file is whole."""
         if self.recorder is None or self._recording is None:
             return
-        total = self._recording.total_pictures(self.recorder.sound_frames)
+        total, silence = self._recording.ending(self.recorder.sound_frames)
         self._recording = None
         try:
+            self.recorder.hear(silence)
             self.recorder.begin_finish(total)
         except RecorderError as error:
             self._lose_recorder(error)
@@ -487,7 +492,10 @@ class Session:
 
     def _run_errands(self) -> None:
         while (errand := self._errands.get()) is not None:
-            errand()
+            try:
+                errand()
+            except Exception as error:  # the end of this errand, not of the thread
+                self._failure.put("worker", error)
 
     def _close_source(self) -> None:
         """Let go of the source; its process may take a moment to end, which is not for the frame loop to wait for."""
@@ -556,8 +564,11 @@ class _RecordingTime:
         self._next_index = index + 1
         return index
 
-    def total_pictures(self, sound_frames: int) -> int:
-        return max(1, round(sound_frames * self._fps / PLAYBACK_RATE))
+    def ending(self, sound_frames: int) -> tuple[int, np.ndarray]:  # -> pictures in all, [n, 2] int16
+        """How many pictures the take has, and the silence that brings its sound to the same length."""
+        total = max(1, self._next_index, round(sound_frames * self._fps / PLAYBACK_RATE))
+        missing = round(total * PLAYBACK_RATE / self._fps) - sound_frames
+        return total, np.zeros((max(0, missing), 2), dtype=np.int16)
 
     def _close(self) -> None:
         if self._reader is not None:

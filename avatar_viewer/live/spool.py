@@ -7,6 +7,7 @@ costs nothing, and a reader that dies takes nothing with it. It knows bytes and 
 from __future__ import annotations
 
 import mmap
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,13 +58,22 @@ class SpoolFormat:
     ring_frames: int = 0  # 0: keeps everything; otherwise only the last so many
 
 
+def create_spool(spool: SpoolFormat) -> None:
+    """Make it, empty. Whoever starts the writing process does so first: readers may then open it at once.
+
+    Never again after that: a file cut short under a reader's memory map ends the reader's process.
+    """
+    with open(spool.path, "xb") as file:
+        file.truncate(_HEADER_BYTES)
+
+
 class SpoolWriter:
     """Appends sample frames; the count in the file's head moves only once they are readable."""
 
     def __init__(self, spool: SpoolFormat) -> None:
         self._format = spool
-        with open(spool.path, "wb") as file:
-            file.truncate(_HEADER_BYTES)
+        if not os.path.exists(spool.path):
+            create_spool(spool)
         self._file = open(spool.path, "r+b", buffering=0)
         self._map = mmap.mmap(self._file.fileno(), _HEADER_BYTES)
         self._count = np.frombuffer(self._map, dtype=np.int64, count=1)
