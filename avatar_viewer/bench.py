@@ -36,10 +36,10 @@ def run(names: list[str], as_json: bool, avatar_folder: str | Path | None) -> in
 
 def bench_render(avatar_folder: str | Path | None, quiet: bool = False) -> dict:
     """Every count at every size: phases, work, and the obvious loop in turns; then the dense reference, and gsplat."""
-    from .rendering.cpu_backend import cpu_rasterizer
+    from .rendering.cpu_backend import CpuRasterizer
     from .rendering.gsplat_backend import why_unavailable
 
-    rasterizer = cpu_rasterizer()
+    rasterizer = CpuRasterizer()
     scene, source = _choose_scene(avatar_folder)
     threads = rasterizer.threads
     machine = {"processor": _processor_name(), "threads": threads, "scene": scene}

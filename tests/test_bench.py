@@ -7,7 +7,7 @@ import torch
 
 from avatar_viewer import bench
 from avatar_viewer.errors import InputError
-from avatar_viewer.rendering.cpu_backend import cpu_rasterizer
+from avatar_viewer.rendering.cpu_backend import CpuRasterizer
 from avatar_viewer.rendering.obvious import draw_obviously
 
 
@@ -15,7 +15,7 @@ def test_the_obvious_loop_draws_the_same_picture():
     frame, camera = bench._synthetic_head(3000), bench._camera(0, 120, 90)
     inputs = [t.numpy() for t in (frame.means, frame.quats, frame.scales, frame.opacities, frame.colors)]
     pictures = []
-    for draw in (cpu_rasterizer().draw, lambda *a: draw_obviously(*a[:3], 1, *a[3:])):
+    for draw in (CpuRasterizer().draw, lambda *a: draw_obviously(*a[:3], 1, *a[3:])):
         color, alpha = torch.empty(90, 120, 3), torch.empty(90, 120)
         draw(inputs, camera, (1.0, 1.0, 1.0), color.numpy(), alpha.numpy())
         pictures.append(color)

@@ -1,11 +1,13 @@
 """The rasteriser that needs no GPU: tiles, threads and SIMD in numba, forward and backward.
 
 It follows `reference.py` to rounding. The stages are project (`cpu_project.py`), sort and list (`cpu_binning.py`) and blend
-(`cpu_blend.py`). One thread at a time may render: numba's threads and the scratch buffers are shared.
+(`cpu_blend.py`). Kernels keep the interpreter's lock while they run: a frame is never stretched by waiting for it between two
+of them, and numba's threads serve one caller at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import time
@@ -28,22 +30,42 @@ MOST_PAIRS_BACKWARD = 2_000_000  # 64 bytes each
 
 def render_cpu(frame: GaussianFrame, camera: Camera, background: Tensor) -> Render:
     """The picture by this process's rasteriser, on the frame's device; the last one again where nothing has changed."""
-    rasterizer = cpu_rasterizer()
     tensors = (frame.means, frame.quats, frame.scales, frame.opacities, frame.colors, background)
-    known = rasterizer.recall(tensors, camera)
-    if known is not None:
-        return known
     home = frame.means.device
-    color, alpha, dropped = _Rasterization.apply(*(t.cpu().contiguous() for t in tensors), camera, rasterizer)
-    render = Render(color.to(home), alpha.to(home), dropped)
-    rasterizer.remember(tensors, camera, render)
-    return render
+    with cpu_rasterizers().borrow() as rasterizer:
+        render = rasterizer.recall(tensors, camera)
+        if render is None:
+            color, alpha, dropped = _Rasterization.apply(*(t.cpu().contiguous() for t in tensors), camera, rasterizer)
+            render = Render(color.to(home), alpha.to(home), dropped)
+            rasterizer.remember(tensors, camera, render)
+        return render
 
 
 @functools.cache
-def cpu_rasterizer() -> CpuRasterizer:
-    """The one of this process: its buffers are kept from frame to frame. Set its `threads` to leave cores to others."""
-    return CpuRasterizer()
+def cpu_rasterizers() -> CpuRasterizers:
+    """Those of this process. Set `threads` to leave cores to others."""
+    return CpuRasterizers()
+
+
+class CpuRasterizers:
+    """As many rasterisers as threads draw at once, mostly one; their buffers are kept from frame to frame."""
+
+    def __init__(self) -> None:
+        self.threads = numba.config.NUMBA_NUM_THREADS
+        self._idle: list[CpuRasterizer] = []
+
+    @contextlib.contextmanager
+    def borrow(self) -> Iterator[CpuRasterizer]:
+        """The one used last, for this thread alone until it is given back."""
+        try:
+            rasterizer = self._idle.pop()
+        except IndexError:
+            rasterizer = CpuRasterizer()
+        rasterizer.threads = self.threads
+        try:
+            yield rasterizer
+        finally:
+            self._idle.append(rasterizer)
 
 
 class CpuRasterizer:
@@ -215,7 +237,7 @@ class CpuRasterizer:
         self,
         inputs: list[np.ndarray],  # as given to `draw`
         camera: Camera,
-        ticket: int,
+        ticket: int,  # from `draw`; 0 where this rasteriser did not draw it
         pictures: list[np.ndarray],  # color, alpha, and the gradients of the two
         gradients: list[np.ndarray],  # of the inputs: written
     ) -> None:
@@ -258,6 +280,8 @@ class _Rasterization(torch.autograd.Function):
         pictures = [t.numpy() for t in (color, alpha, d_color.contiguous(), d_alpha.contiguous())]
         gradients = [torch.empty_like(t) for t in inputs]
         arrays = [t.detach().numpy() for t in inputs]
-        ctx.rasterizer.draw_backward(arrays, ctx.camera, ctx.ticket, pictures, [g.numpy() for g in gradients])
+        with cpu_rasterizers().borrow() as rasterizer:
+            ticket = ctx.ticket if rasterizer is ctx.rasterizer else 0
+            rasterizer.draw_backward(arrays, ctx.camera, ticket, pictures, [g.numpy() for g in gradients])
         d_background = torch.einsum("hw,hwc->c", 1 - alpha, d_color) if ctx.needs_input_grad[5] else None
         return *gradients, d_background, None, None

@@ -1,6 +1,7 @@
 """The rasterisers: parity with the float64 reference, gradients, and what may never happen."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from random_scenes import NAMES, random_camera, random_frame
 from avatar_viewer import Camera, GaussianFrame, rasterize
 from avatar_viewer.geometry import intrinsics_from_fov, orbit_camera
 from avatar_viewer.rendering import cpu_backend, gsplat_backend
-from avatar_viewer.rendering.cpu_backend import CpuRasterizer, cpu_rasterizer
+from avatar_viewer.rendering.cpu_backend import CpuRasterizer, cpu_rasterizers
 
 FRONT = orbit_camera(0, 0, 1.0, 30, 40, 40)
 
@@ -111,7 +112,7 @@ def test_bands_and_threads_change_nothing(monkeypatch):
         return render.color.detach(), render.alpha.detach(), means.grad
 
     expected = picture_and_gradient()
-    monkeypatch.setattr(cpu_rasterizer(), "threads", 1)
+    monkeypatch.setattr(cpu_rasterizers(), "threads", 1)
     alone = picture_and_gradient()
     monkeypatch.setattr(cpu_backend, "MOST_PAIRS", 300)
     monkeypatch.setattr(cpu_backend, "MOST_PAIRS_BACKWARD", 100)
@@ -221,6 +222,14 @@ def test_an_unchanged_frame_and_camera_cost_nothing():
     frame.colors.mul_(0.5)
     assert not torch.equal(rasterize(frame, FRONT, backend="cpu").color, again.color)
     assert rasterize(frame, FRONT, (0.0, 0.0, 0.0), backend="cpu").color[0, 0].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_threads_that_draw_at_once_do_not_share_buffers():
+    frames = [random_frame(seed, 150 + 40 * seed) for seed in range(4)]
+    expected = [rasterize(frame, FRONT, backend="cpu").color for frame in frames]
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [(k % 4, pool.submit(rasterize, frames[k % 4], FRONT, backend="cpu")) for k in range(80)]
+        assert all(torch.equal(job.result().color, expected[k]) for k, job in jobs)
 
 
 def test_torch_keeps_its_thread_count():
