@@ -6,8 +6,10 @@ So it is imported only when CUDA is available, and a failure is a normal state: 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import subprocess
+import sys
 
 import torch
 from torch import Tensor
@@ -25,8 +27,9 @@ def why_unavailable() -> str:
     if not torch.cuda.is_available():
         return "no CUDA device"
     try:
-        import gsplat
-        import gsplat.cuda._backend as compiled
+        with contextlib.redirect_stdout(sys.stderr):  # it reports its build on stdout, which may be someone's JSON
+            import gsplat
+            import gsplat.cuda._backend as compiled
     except _LOADING_FAILS as error:
         return f"gsplat does not load: {' '.join(str(error).split())[:300] or type(error).__name__}"
     if getattr(compiled, "_C", None) is None:

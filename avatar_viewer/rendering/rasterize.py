@@ -37,13 +37,14 @@ def rasterize(
         names = " or ".join(str(d).removeprefix("torch.") for d in dtype_wanted)
         raise ValueError(f"frame.means must be {names} for backend {backend!r}, got {frame.means.dtype}")
     if len(frame.means) == 0:
-        color = background.expand(camera.height, camera.width, 3).clone()
-        return Render(color, torch.zeros(camera.height, camera.width).to(color))
+        return _empty_picture(camera, background)
     if backend == "cpu":
         from .cpu_backend import render_cpu  # numba takes 0.2 s to import
 
         return render_cpu(frame, camera, background)
     kept, dropped = drop_malformed(frame)
+    if len(kept.means) == 0:
+        return _empty_picture(camera, background, dropped)
     if backend == "reference":
         from .reference import render_reference
 
@@ -98,6 +99,11 @@ def _check_arguments(frame: GaussianFrame, camera: Camera, backend: str) -> None
             raise ValueError(f"camera.{name} must be finite, got {getattr(camera, name).tolist()}")
     if float(camera.K[0, 0]) <= 0 or float(camera.K[1, 1]) <= 0:
         raise ValueError(f"camera.K must have focal lengths above 0, got {camera.K.tolist()}")
+
+
+def _empty_picture(camera: Camera, background: Tensor, dropped: int = 0) -> Render:
+    color = background.expand(camera.height, camera.width, 3).clone()
+    return Render(color, torch.zeros(camera.height, camera.width).to(color), dropped)
 
 
 def _check_background(background: Sequence[float] | Tensor, like: Tensor) -> Tensor:

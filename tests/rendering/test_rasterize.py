@@ -139,6 +139,13 @@ def test_no_gaussians_give_the_background():
         assert render.alpha.abs().max() == 0
 
 
+def test_nothing_but_malformed_gaussians_give_the_background():
+    for backend in ("cpu", "reference"):
+        render = rasterize(one_dot(means=torch.full((1, 3), math.nan)), FRONT, (0.1, 0.2, 0.3), backend=backend)
+        assert torch.allclose(render.color, torch.tensor([0.1, 0.2, 0.3]).expand(40, 40, 3))
+        assert render.dropped == 1
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_gaussian_that_is_not_finite_is_dropped_counted_and_stains_nothing(name, value):
