@@ -312,3 +312,14 @@ def test_gsplat_and_the_cpu_agree():
         frame, camera = random_frame(seed), random_camera(seed)
         error = (rasterize(frame, camera, backend="gsplat").color - rasterize(frame, camera, backend="cpu").color).abs()
         assert (error.amax(-1) <= 2 / 255).float().mean() >= 0.999
+
+
+def test_a_turning_head_allocates_nothing_but_its_pictures():
+    rasterizer, frame = CpuRasterizer(), random_frame(9, 250)
+    inputs, picture = [getattr(frame, name).numpy() for name in NAMES], empty_picture(FRONT)
+    for yaw in range(0, 360, 20):
+        rasterizer.draw(inputs, orbit_camera(yaw, 5, 0.5, 30, 40, 40), (1.0, 1.0, 1.0), *picture)
+    settled = {name: buffer.ctypes.data for name, buffer in rasterizer._buffers.items()}
+    for yaw in range(0, 360, 30):
+        rasterizer.draw(inputs, orbit_camera(yaw, 5, 0.5, 30, 40, 40), (1.0, 1.0, 1.0), *picture)
+    assert {name: buffer.ctypes.data for name, buffer in rasterizer._buffers.items()} == settled
