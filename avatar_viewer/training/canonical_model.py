@@ -7,6 +7,7 @@ Knows tensors and a capture's start; knows no loss and no picture.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,20 +15,19 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..avatar.binding import NEIGHBOURS, bind, carry
+from ..avatar.binding import bind, carry
 from ..geometry import quat_multiply, rotmat_to_quat
 from ..networks.appearance import TriplaneColor, TriplaneConfig
 from ..types import GaussianFrame, GaussianRig, RigidGroup
 from .datasets.capture import Capture
+from .under_layer import SHADE, UnderLayer, make_under_layer
 from .visual_hull import carve_points
 
 # Bounds of standard deviations, in units of the local spacing: no holes below, no blur and no needles above.
 FACE_TANGENT, FACE_NORMAL = (0.36, 0.9), (0.06, 0.45)
 OTHER_BOUNDS = (0.08, 1.6)
 START_TANGENT, START_NORMAL = 0.55, 0.2
-LINING_SHARE = 3  # one lining disc for so many face vertices
-LINING_DEPTH = 0.0018  # metres under the skin
-LINING_DARKNESS = 0.35  # of the skin's colour
+LINING_SHARE = 3  # one disc of the under-layer for so many face vertices
 PLANE_RESOLUTIONS = (48, 384)
 PLANE_CHANNELS = 8
 
@@ -55,6 +55,7 @@ class CanonicalModel(nn.Module):
         binding: tuple[Tensor, Tensor, Tensor],  # [P, 4] vertices, [P, 4] weights, [P] groups
         groups: tuple[RigidGroup, ...],
         lining: Tensor,  # [L] int64, face vertices that have a disc beneath
+        under: UnderLayer,  # of all face vertices
     ) -> None:
         super().__init__()
         self.groups = groups
@@ -74,11 +75,11 @@ class CanonicalModel(nn.Module):
             "face_spacing": face_spacing.log(),
             "other_spacing": point_spacing.log(),
             "lining": lining,
-            "lining_means": neutral[lining] - LINING_DEPTH * face_frames[lining, :, 2],
-            "lining_quats": rotmat_to_quat(face_frames[lining]),
-            "lining_log_scales": face_spacing[lining].log()[:, None] + (start + 0.5 * torch.tensor(float(LINING_SHARE)).log()),
-            "binding_vertices": torch.cat((binding[0], lining[:, None].expand(-1, NEIGHBOURS))),
-            "binding_weights": torch.cat((binding[1], torch.tensor([1.0, 0, 0, 0]).expand(len(lining), NEIGHBOURS))),
+            "lining_means": under.means[lining],
+            "lining_quats": under.quats[lining],
+            "lining_log_scales": under.log_scales[lining] + 0.5 * math.log(LINING_SHARE),  # as many times the area
+            "binding_vertices": torch.cat((binding[0], under.binding_vertices[lining])),
+            "binding_weights": torch.cat((binding[1], under.binding_weights[lining])),
             "group_ids": torch.cat((binding[2], torch.full((len(lining),), -1))),
         }
         for name, tensor in fixed.items():
@@ -135,7 +136,7 @@ class CanonicalModel(nn.Module):
     def _colors(self) -> Tensor:
         # Positions are learned from where things are, not from what colour would suit them.
         learned = self.color(torch.cat((self.face_means, self.other_means.detach())))
-        return torch.cat((learned, LINING_DARKNESS * learned[self.lining].detach()))
+        return torch.cat((learned, SHADE * learned[self.lining].detach()))
 
 
 def build_model(capture: Capture, others: int, seed: int) -> CanonicalModel:
@@ -166,7 +167,7 @@ def build_model(capture: Capture, others: int, seed: int) -> CanonicalModel:
     lining = torch.randperm(len(neutral), generator=generator)[: len(neutral) // LINING_SHARE].sort().values
     return CanonicalModel(
         neutral, frames_from_normals(vertex_normals), _edge_length(neutral, faces), points, frames_from_normals(normals), spacing(points),
-        (vertices, weights, group_ids), groups, lining,
+        (vertices, weights, group_ids), groups, lining, make_under_layer(neutral, faces, torch.zeros_like(neutral)),
     )  # fmt: skip
 
 

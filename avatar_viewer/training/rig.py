@@ -32,6 +32,7 @@ from .datasets.capture import Capture, Pose, Shot, open_capture
 
 STATE = "rig_training.safetensors"
 PREVIEW = "rig_preview.png"
+CHECKPOINT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class RigSettings:
     seed: int = 0
 
 
-SCALES: dict[str, RigSettings] = {"demo": RigSettings(steps=3000), "dev": RigSettings(steps=250, others=6_000)}
+SCALES: dict[str, RigSettings] = {"demo": RigSettings(steps=2000, coarse_share=0.75), "dev": RigSettings(steps=250, others=6_000)}
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def fit_rig(model: CanonicalModel, capture: Capture, settings: RigSettings, out:
             average.update(model, step)
             if step % 20 == 0:
                 bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-            if time.monotonic() - saved > 60:
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 save_checkpoint(state, model, average, optimizer, step + 1)
                 write_preview(model, capture, out / PREVIEW)
                 saved = time.monotonic()

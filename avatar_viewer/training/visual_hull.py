@@ -13,6 +13,7 @@ from .datasets.capture import Capture
 
 CELLS = 96  # along each side
 REACH = 0.32  # metres to each side of the face's centre
+ENOUGH_VIEWS = 3  # what fewer cameras see is not carved well enough to be believed
 CLEAR_OF_FACE = 0.004  # metres: nearer than this is skin
 
 
@@ -21,7 +22,7 @@ def carve_points(capture: Capture, count: int, seed: int) -> tuple[Tensor, Tenso
     centre = capture.neutral.mean(dim=0).numpy()
     axis = (np.arange(CELLS) + 0.5) / CELLS * 2 * REACH - REACH
     cells = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3) + centre
-    inside = np.ones(len(cells), dtype=bool)
+    inside, views = np.ones(len(cells), dtype=bool), np.zeros(len(cells), dtype=int)
     for shot in capture.canonical.shots:
         if shot.camera in capture.held_out_cameras:
             continue
@@ -31,7 +32,9 @@ def carve_points(capture: Capture, count: int, seed: int) -> tuple[Tensor, Tenso
         pixel = local @ intrinsics.T
         x, y = np.floor(pixel[:, :2] / np.maximum(pixel[:, 2:], 1e-9)).astype(int).T
         seen = (local[:, 2] > 0) & (x >= 0) & (y >= 0) & (x < mask.shape[1]) & (y < mask.shape[0])
+        views += seen
         inside &= ~seen | mask[np.clip(y, 0, mask.shape[0] - 1), np.clip(x, 0, mask.shape[1] - 1)]
+    inside &= views >= min(ENOUGH_VIEWS, views.max())
     grid = inside.reshape(CELLS, CELLS, CELLS)
     shell = np.flatnonzero((grid & ~binary_erosion(grid)).ravel())
     shell = shell[cKDTree(capture.neutral.numpy()).query(cells[shell])[0] > CLEAR_OF_FACE]
