@@ -60,7 +60,7 @@ class ViewerOptions:
     backend: str = "auto"
     takes: Path = Path("takes")
     trace: Path | None = None
-    window_size: tuple[int, int] = (1280, 820)
+    window_size: tuple[int, int] = (1180, 780)
 
 
 class App:
