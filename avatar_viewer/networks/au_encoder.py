@@ -51,7 +51,9 @@ class AUEncoder(nn.Module):
         self.layers = nn.ModuleList(_Layer(dim, config.feedforward, window, f"layer{i}") for i, window in enumerate(windows))
         self.finish = nn.LayerNorm(dim)
         # A10: h + MLP(LN(h)), then the fully connected layer.
-        self.project = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, config.head_hidden), nn.GELU(), nn.Linear(config.head_hidden, dim))
+        self.project = nn.Sequential(
+            nn.LayerNorm(dim), nn.Linear(dim, config.head_hidden), nn.GELU(), nn.Linear(config.head_hidden, dim)
+        )
         self.codes = nn.Linear(dim, NUM_AUS)
         self.voice = nn.Linear(dim, 1)
         nn.init.constant_(self.codes.bias, -2.0)  # softplus of it is 0.13: a face at rest

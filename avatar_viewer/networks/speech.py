@@ -25,7 +25,11 @@ from .block_attention import BlockShape, Past, Streaming, WholeSequence, Window
 FEATURE_RATE = SAMPLE_RATE / FEATURE_HOP  # 50 features a second
 FIRST_GAIN = 10.0  # of the first kernels of a new backbone
 DEFAULT_LEFT_FEATURES = 80  # 1.6 s of left context where a model's config does not say
-PUBLIC_MEGABYTES = {"facebook/hubert-base-ls960": 378, "facebook/hubert-large-ll60k": 1262, "facebook/hubert-large-ls960-ft": 1262}
+PUBLIC_MEGABYTES = {
+    "facebook/hubert-base-ls960": 378,
+    "facebook/hubert-large-ll60k": 1262,
+    "facebook/hubert-large-ls960-ft": 1262,
+}
 
 
 def load_speech_backbone(folder_or_public_name: str | Path) -> SpeechBackbone:
@@ -73,7 +77,9 @@ def _check_folder(folder: Path) -> None:
         raise InputError(f"speech backbone {folder}: config.json is missing")
     if not any(folder.glob("*.safetensors")):
         if any(folder.glob("*.bin")):
-            raise InputError(f"speech backbone {folder}: holds only a pickled .bin, which is never read; convert it: {_CONVERSION}")
+            raise InputError(
+                f"speech backbone {folder}: holds only a pickled .bin, which is never read; convert it: {_CONVERSION}"
+            )
         raise InputError(f"speech backbone {folder}: model.safetensors is missing")
 
 
@@ -100,7 +106,8 @@ class SpeechBackbone(nn.Module):
             field, hop = field + (kernel - 1) * hop, hop * stride
         if (field, hop) != (FEATURE_FIELD, FEATURE_HOP):
             raise InputError(
-                f"speech backbone {name}: a feature sees {field} samples every {hop}; HuBERT's grid is {FEATURE_FIELD} every {FEATURE_HOP}"
+                f"speech backbone {name}: a feature sees {field} samples every {hop}; "
+                f"HuBERT's grid is {FEATURE_FIELD} every {FEATURE_HOP}"
             )
         self.model = model
         self.name = name
@@ -231,7 +238,9 @@ class SpeechBackbone(nn.Module):
         left = kernel // 2
         joined = torch.cat([past.preceding("position", x, left), x], dim=2)
         channels = joined.flatten(0, 1).transpose(1, 2)
-        convolved = F.conv1d(F.pad(channels, (0, kernel - 1 - left)), embed.conv.weight, embed.conv.bias, groups=embed.conv.groups)
+        convolved = F.conv1d(
+            F.pad(channels, (0, kernel - 1 - left)), embed.conv.weight, embed.conv.bias, groups=embed.conv.groups
+        )
         return embed.activation(convolved).transpose(1, 2).unflatten(0, blocks.shape[:2])
 
 

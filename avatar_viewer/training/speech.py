@@ -70,7 +70,9 @@ SCALES = {
 }
 
 
-def train_speech(data: Path, out: Path, *, scale: str = "demo", resume: bool = False, device: str = "cpu", backbone: str | None = None) -> dict:
+def train_speech(
+    data: Path, out: Path, *, scale: str = "demo", resume: bool = False, device: str = "cpu", backbone: str | None = None
+) -> dict:
     """Trains backbone and AU encoder from the capture `data` and seals them into the avatar's folder `out`.
 
     `backbone` names a folder or a public HuBERT to use as it is in place of a compact one trained here. Returns the
@@ -106,7 +108,9 @@ def _obtain_backbone(
     else:
         cache = capture.folder / "speech_corpus"
         with _bar("speaking the corpus") as report:
-            corpus = build_speech_corpus(cache / "train", hours=settings.corpus_hours, voices=TRAIN_VOICES, split="train", progress=report)
+            corpus = build_speech_corpus(
+                cache / "train", hours=settings.corpus_hours, voices=TRAIN_VOICES, split="train", progress=report
+            )
             test_hours = min(0.1, settings.corpus_hours / 4)
             held_out = build_speech_corpus(cache / "test", hours=test_hours, voices=TEST_VOICES, split="test", seed=1)
         with _bar("speech backbone") as report:
@@ -124,7 +128,12 @@ def _performed_speech(capture: Capture, settings: SpeechScale) -> tuple[list[Per
         with _bar("speaking performances") as report:
             training.append(
                 build_performances(
-                    cache / "performed", aus, minutes=settings.performed_minutes, voices=TRAIN_VOICES, split="train", progress=report
+                    cache / "performed",
+                    aus,
+                    minutes=settings.performed_minutes,
+                    voices=TRAIN_VOICES,
+                    split="train",
+                    progress=report,
                 )
             )
         minutes = min(4.0, settings.performed_minutes / 2)
@@ -218,7 +227,9 @@ def draw_batch(
     length, frames = hops * context.hop_samples + context.lookahead_samples, hops * hop_frames + lookahead_frames
     drawn: list[CodedSegment] = [draw_coded_segment(sources, rng, length, frames, fps, augmented=augmented) for _ in range(count)]
     rows = torch.arange(hops)[:, None] * hop_frames + torch.arange(hop_frames + lookahead_frames)
-    samples, codes, voice = (torch.from_numpy(np.stack([getattr(d, name) for d in drawn])) for name in ("samples", "codes", "voice"))
+    samples, codes, voice = (
+        torch.from_numpy(np.stack([getattr(d, name) for d in drawn])) for name in ("samples", "codes", "voice")
+    )
     return CodedBatch(samples.to(device), codes[:, rows].to(device), voice[:, rows].to(device), hop_frames)
 
 
@@ -236,7 +247,11 @@ def measure_au_encoder(
 ) -> dict:
     """F1, MAE and ICC of each AU on held-out voices, clean and disturbed, beside what loudness alone reaches."""
     scores: dict[str, object] = {}
-    for kind, context, augmented in (("clean", DEFAULT_STREAM, False), ("noisy", DEFAULT_STREAM, True), ("low_delay", LOW_DELAY_STREAM, False)):
+    for kind, context, augmented in (
+        ("clean", DEFAULT_STREAM, False),
+        ("noisy", DEFAULT_STREAM, True),
+        ("low_delay", LOW_DELAY_STREAM, False),
+    ):
         rng = np.random.default_rng(11)
         found, truth, activity, spoken, sound = [], [], [], [], []
         for _ in range(batches):

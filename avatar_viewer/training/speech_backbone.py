@@ -63,7 +63,9 @@ class SpeechHeads(nn.Module):
             return (x * weight).sum() / (weight.sum() * x.shape[0] * x.shape[1])
 
         phones = F.cross_entropy(self.phone(features).movedim(-1, 1), target["phones"], reduction="none", label_smoothing=0.05)
-        articulation = F.binary_cross_entropy_with_logits(self.articulation(features), self.table[target["phones"]], reduction="none")
+        articulation = F.binary_cross_entropy_with_logits(
+            self.articulation(features), self.table[target["phones"]], reduction="none"
+        )
         loudness, voicing, pitch = self.prosody(features).unbind(-1)
         voiced = ~target["pitch"].isnan()
         melody = (
@@ -175,12 +177,18 @@ def _token_weight(context: StreamContext, device: str) -> Tensor:
 
 
 @torch.no_grad()
-def measure_backbone(backbone: SpeechBackbone, heads: SpeechHeads, corpus: SpeechCorpus, *, segments: int = 32, seed: int = 5) -> dict:
+def measure_backbone(
+    backbone: SpeechBackbone, heads: SpeechHeads, corpus: SpeechCorpus, *, segments: int = 32, seed: int = 5
+) -> dict:
     """Frame accuracy by voice on clean sound, under disturbance, and how often a bilabial is heard and wrongly heard."""
     scores: dict[str, float] = {}
     device = next(heads.parameters()).device
     bilabial = torch.from_numpy(articulation_table()[:, 0] > 0).to(device)
-    for kind, context, augmented in (("clean", DEFAULT_STREAM, False), ("noisy", DEFAULT_STREAM, True), ("low", LOW_DELAY_STREAM, False)):
+    for kind, context, augmented in (
+        ("clean", DEFAULT_STREAM, False),
+        ("noisy", DEFAULT_STREAM, True),
+        ("low", LOW_DELAY_STREAM, False),
+    ):
         rng = np.random.default_rng(seed)
         length = round(4000 / context.hop_ms) * context.hop_samples + context.lookahead_samples
         drawn = [draw_segment(corpus, rng, length, augmented=augmented) for _ in range(segments)]

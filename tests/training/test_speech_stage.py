@@ -30,13 +30,17 @@ def corpus() -> SpeechCorpus:
     while clock < 40 * 16_000:
         phone, length = int(rng.choice([0, HIGH, LOW])), int(rng.uniform(0.1, 0.3) * 16_000)
         time = np.arange(length) / 16_000
-        sound = {0: np.zeros(length), HIGH: 0.1 * rng.normal(size=length), LOW: 0.2 * np.sign(np.sin(2 * np.pi * 300 * time))}[phone]
+        sound = {0: np.zeros(length), HIGH: 0.1 * rng.normal(size=length), LOW: 0.2 * np.sign(np.sin(2 * np.pi * 300 * time))}[
+            phone
+        ]
         pieces.append((sound * 20_000).astype(np.int16))
         starts.append(clock)
         ids.append(phone)
         clock += length
     samples = np.concatenate(pieces)
-    return SpeechCorpus(samples, np.array(starts), np.array(ids, np.uint8), track_pitch(samples), ("toy",), np.array([[0, clock]]))
+    return SpeechCorpus(
+        samples, np.array(starts), np.array(ids, np.uint8), track_pitch(samples), ("toy",), np.array([[0, clock]])
+    )
 
 
 def test_plain_segments_carry_the_phone_at_each_features_centre(corpus):

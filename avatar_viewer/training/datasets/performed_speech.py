@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ...config import FEATURE_HOP, SAMPLE_RATE
-from ...studio.performance import EMOTIONS, Performance, au_codes, perform, speech_activity
+from ...studio.performance import EMOTIONS, au_codes, perform, speech_activity
 from ...studio.voices import Voice, pad_with_silence, synthesise
 from .speech_augment import NOMINAL_RMS, active_rms, babble, disturb, excerpt, no_voice
 from .speech_corpus import random_text, read_sentences, read_words
@@ -83,7 +83,10 @@ def build_performances(
             np.save(folder / f"{name}.npy", array)
         stamp.with_suffix(".tmp").write_text(json.dumps(wanted), encoding="utf-8")
         os.replace(stamp.with_suffix(".tmp"), stamp)
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("samples", "values", "voice", "spans")}
+    arrays = {
+        name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        for name in ("samples", "values", "voice", "spans")
+    }
     codes = au_codes(arrays["values"].astype(np.float32), viseme_aus).astype(np.float16)
     return PerformedSpeech(arrays["samples"], codes, arrays["voice"], arrays["spans"])
 
@@ -98,7 +101,11 @@ def _perform_voices(minutes: float, voices: tuple[Voice, ...], split: str, seed:
         voice = voices[rng.choice(len(voices), p=weights / weights.sum())]
         feeling = "neutral" if rng.random() < 0.3 else list(EMOTIONS)[rng.integers(len(EMOTIONS))]
         emotion = EMOTIONS[feeling]
-        text = sentences[rng.integers(len(sentences))] if split == "test" or rng.random() < 0.4 else random_text(rng, sentences, words)
+        text = (
+            sentences[rng.integers(len(sentences))]
+            if split == "test" or rng.random() < 0.4
+            else random_text(rng, sentences, words)
+        )
         spoken = synthesise(
             text, voice, rate=emotion.rate * rng.uniform(0.85, 1.15), pitch=emotion.pitch * rng.uniform(0.9, 1.1),
             pitch_range=emotion.pitch_range,

@@ -44,7 +44,12 @@ def draw_segment(corpus: SpeechCorpus, rng: np.random.Generator, length: int, *,
     centres = np.arange(features) * FEATURE_HOP + FEATURE_FIELD // 2
     if augmented and rng.random() < 0.04:
         empty = np.zeros(features)
-        return Segment(no_voice(rng, length), empty.astype(np.int64), np.full(features, -1, np.float32), np.full(features, np.nan, np.float32))
+        return Segment(
+            no_voice(rng, length),
+            empty.astype(np.int64),
+            np.full(features, -1, np.float32),
+            np.full(features, np.nan, np.float32),
+        )
     ratio = float(np.exp(rng.uniform(-0.24, 0.2))) if augmented else 1.0  # above 1: faster, higher, a shorter throat
     start, speech = excerpt(corpus.samples, corpus.voice_spans, rng, length, ratio)
     positions = start + (centres * ratio).astype(np.int64)
@@ -151,7 +156,9 @@ def noise(rng: np.random.Generator, length: int) -> np.ndarray:
     if kind < 0.65:
         size = fft.next_fast_len(length, real=True)
         spectrum = fft.rfft(rng.standard_normal(size, dtype=np.float32))
-        sound = fft.irfft(spectrum * np.maximum(1, np.arange(len(spectrum), dtype=np.float32)) ** -rng.uniform(0, 1), size)[:length]
+        sound = fft.irfft(spectrum * np.maximum(1, np.arange(len(spectrum), dtype=np.float32)) ** -rng.uniform(0, 1), size)[
+            :length
+        ]
     elif kind < 0.8:
         sound = _music(rng, length)
     elif kind < 0.9:
@@ -181,7 +188,9 @@ def _music(rng: np.random.Generator, length: int) -> np.ndarray:
             base = 110 * 2 ** (rng.integers(0, 36) / 12)
             rolloff, decay = rng.uniform(0.7, 2.0), rng.uniform(0.5, 8)
             for harmonic in range(1, int(min(10, 7500 / base)) + 1):
-                sound[place : place + span] += harmonic**-rolloff * np.sin(2 * np.pi * base * harmonic * time) * np.exp(-decay * time)
+                sound[place : place + span] += (
+                    harmonic**-rolloff * np.sin(2 * np.pi * base * harmonic * time) * np.exp(-decay * time)
+                )
         place += span
     return sound
 
@@ -209,7 +218,11 @@ def active_rms(samples: np.ndarray) -> float:
 def measure_loudness(samples: np.ndarray, features: int) -> np.ndarray:  # [K] float32
     """Level of each feature's field: (dBFS + 50) / 25, at least -1."""
     padded = np.pad(samples, (0, max(0, features * FEATURE_HOP + FEATURE_FIELD - len(samples))))
-    power = np.add.reduceat(np.square(padded[: features * FEATURE_HOP]), np.arange(features) * FEATURE_HOP) / FEATURE_HOP if features else np.zeros(0)
+    power = (
+        np.add.reduceat(np.square(padded[: features * FEATURE_HOP]), np.arange(features) * FEATURE_HOP) / FEATURE_HOP
+        if features
+        else np.zeros(0)
+    )
     return np.maximum(-1, (10 * np.log10(power + 1e-10) + 50) / 25).astype(np.float32)
 
 
@@ -219,4 +232,6 @@ def _mel_bands() -> np.ndarray:  # [32, 257] float32
     edges = 700 * (10 ** (np.linspace(2595 * np.log10(1 + 60 / 700), 2595 * np.log10(1 + 7800 / 700), MEL_BANDS + 2) / 2595) - 1)
     frequency = np.fft.rfftfreq(512, 1 / SAMPLE_RATE)[None]
     low, centre, high = (edges[i : i + MEL_BANDS, None] for i in range(3))
-    return np.clip(np.minimum((frequency - low) / (centre - low), (high - frequency) / (high - centre)), 0, None).astype(np.float32)
+    return np.clip(np.minimum((frequency - low) / (centre - low), (high - frequency) / (high - centre)), 0, None).astype(
+        np.float32
+    )

@@ -90,7 +90,11 @@ def random_text(rng: np.random.Generator, sentences: list[str], words: list[str]
     if rng.random() < 0.4:
         chosen = [_invented_word(rng) if rng.random() < 0.35 else word for word in chosen]
     commas = rng.random(len(chosen)) < 0.08
-    return " ".join(word + "," * int(comma) for word, comma in zip(chosen[:-1], commas)) + f" {chosen[-1]}" + rng.choice([".", ".", "?", "!"])
+    return (
+        " ".join(word + "," * int(comma) for word, comma in zip(chosen[:-1], commas))
+        + f" {chosen[-1]}"
+        + rng.choice([".", ".", "?", "!"])
+    )
 
 
 def _invented_word(rng: np.random.Generator) -> str:
@@ -184,4 +188,3 @@ def track_pitch(
         voiced = (ratio.max(1) > 0.6) & (correlation[:, 0] > 1e-3)
         result[first : first + len(index)] = np.where(voiced, SAMPLE_RATE / (best + shortest), 0)
     return result
-
