@@ -100,7 +100,8 @@ class Denoiser(nn.Module):
 
         self.embed_motion = nn.Linear(size, dim)
         self.embed_codes = nn.Sequential(nn.Linear(NUM_AUS, dim), nn.GELU(), nn.Linear(dim, dim))
-        self.embed_speech = nn.Sequential(nn.LayerNorm(config.speech_dim), nn.Linear(config.speech_dim, dim))
+        self.norm_speech = nn.LayerNorm(config.speech_dim)
+        self.embed_speech = nn.Linear(config.speech_dim, dim)
         self.embed_template = nn.Linear(3 * config.template_points, dim)
         self.embed_step = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.places = nn.Parameter(0.02 * torch.randn(config.previous_frames + config.window_frames, dim))
@@ -111,9 +112,12 @@ class Denoiser(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, config.heads, config.feedforward) for _ in range(config.layers))
         self.finish = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, size)
-        # The straight road from codes to offsets: the network proper learns what is left, so that the codes rule from the start.
+        # The straight road from a frame's own conditions to its offsets: the network proper learns what a line cannot say, so
+        # the codes rule from the start. Training begins it as a least-squares fit.
         self.codes_to_latents = nn.Linear(NUM_AUS, size, bias=False)
-        nn.init.zeros_(self.codes_to_latents.weight)
+        self.speech_to_latents = nn.Linear(config.speech_dim, size)
+        for road in (self.codes_to_latents.weight, self.speech_to_latents.weight, self.speech_to_latents.bias):
+            nn.init.zeros_(road)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
@@ -130,14 +134,15 @@ class Denoiser(nn.Module):
         batch, new_frames = noisy.shape[:2]
         previous = history.latents.shape[1]
         codes = torch.cat((history.codes, conditions.codes), dim=1) / MAX_INTENSITY
-        speech = torch.cat((history.speech, conditions.speech), dim=1)
+        speech = self.norm_speech(torch.cat((history.speech, conditions.speech), dim=1))
         from_codes, from_speech = self.embed_codes(codes), self.embed_speech(speech)
-        straight = self.codes_to_latents(codes[:, previous:])
+        by_codes, by_speech = self.codes_to_latents(codes[:, previous:]), self.speech_to_latents(speech[:, previous:])
         if conditions.keep_codes is not None:
             keep = conditions.keep_codes.view(batch, 1, 1)
-            from_codes, straight = torch.where(keep, from_codes, self.no_codes), straight * keep
+            from_codes, by_codes = torch.where(keep, from_codes, self.no_codes), by_codes * keep
         if conditions.keep_speech is not None:
-            from_speech = torch.where(conditions.keep_speech.view(batch, 1, 1), from_speech, self.no_speech)
+            keep = conditions.keep_speech.view(batch, 1, 1)
+            from_speech, by_speech = torch.where(keep, from_speech, self.no_speech), by_speech * keep
 
         at_step = self.embed_step(step_encoding(step, self.config.dim))
         frames = self.embed_motion(torch.cat((history.latents, noisy), dim=1)) + from_codes + from_speech
@@ -153,7 +158,7 @@ class Denoiser(nn.Module):
             mask = torch.cat((seen, conditions.valid), dim=1)[:, None, None, :]
         for block in self.blocks:
             hidden = block(hidden, mask)
-        return self.head(self.finish(hidden[:, -new_frames:])) + straight
+        return self.head(self.finish(hidden[:, -new_frames:])) + by_codes + by_speech
 
     def generate(
         self,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..action_units import AU_NAMES, MAX_OVER_RANGE, NUM_AUS, SPEECH_AUS
+from ..action_units import AU_NAMES, MAX_INTENSITY, MAX_OVER_RANGE, NUM_AUS, SPEECH_AUS
 from ..avatar.bundle import load_network, save_avatar
 from ..avatar.face import FaceTemplate
 from ..config import DEFAULT_STREAM, LOW_DELAY_STREAM, StreamContext
@@ -41,6 +41,7 @@ from .motion_scores import hear_clip, measure_response, score_clips, score_edits
 
 log = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = 60.0
+SAME_FACE_METRES = 1e-5  # a template's file rounds to 1e-7
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def train_motion(data: Path, out: Path, scale: str = "demo", resume: bool = Fals
         raise InputError(f"unknown scale {scale!r}; use {' or '.join(SCALES)}")
     settings, device = SCALES[scale], _pick_device(device)
     capture = open_capture(data)
-    rig = open_rig(capture.rig_source) if capture.rig_source else None
+    rig = _open_matching_rig(capture)
     face = FaceTemplate(
         capture.neutral, capture.faces, dict(capture.regions), capture.regions["lip_upper"], capture.regions["lip_lower"]
     )
@@ -131,6 +132,17 @@ def train_motion(data: Path, out: Path, scale: str = "demo", resume: bool = Fals
     }
     (work / "motion_scores.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     save_avatar(out, fps=capture.fps, stream=contexts[0], face=face, denoiser=denoiser, training={"motion": record})
+
+
+def _open_matching_rig(capture: Capture) -> BlendshapeRig | None:
+    """The rig that the capture was recorded from, or None for a capture of meshes."""
+    if not capture.rig_source:
+        return None
+    rig = open_rig(capture.rig_source)
+    vertices = torch.from_numpy(rig.face.vertices)
+    if vertices.shape != capture.neutral.shape or float((vertices - capture.neutral).abs().max()) > SAME_FACE_METRES:
+        raise InputError(f"the rig {capture.rig_source} is not the one that this capture was recorded from; record the capture again")
+    return rig
 
 
 def read_clip(sequence: TalkingSequence, capture: Capture, has_rig: bool) -> Clip:
@@ -188,14 +200,14 @@ class MotionTrainer:
         self.denoiser.basis.copy_(data.basis.rows)
         self.denoiser.scale.copy_(data.basis.scale)
         self.denoiser.silence.copy_(data.silence)
-        _start_from_linear_fit(self.denoiser, data)
-        self.denoiser.to(device)
-        self.template = self.denoiser.describe_template(face.neutral.to(device))
-        self.grams = _make_grams(self.denoiser, face).to(device)
         self.sources = [
             WindowSource(data.tracks, sounds, list(entries), config.previous_frames)
             for sounds, entries in zip(data.sounds, data.train)
         ]
+        _start_from_linear_fit(self.denoiser, self.sources[0], seed)
+        self.denoiser.to(device)
+        self.template = self.denoiser.describe_template(face.neutral.to(device))
+        self.grams = _make_grams(self.denoiser, face).to(device)
         self.average = RunningAverage(self.denoiser)
         self.optimizer = torch.optim.AdamW(self.denoiser.parameters(), lr=settings.learning_rate, weight_decay=0.01)
         self.seconds = 0.0
@@ -355,15 +367,22 @@ def evaluate(
     return {group: {name: round(value, 4) for name, value in values.items()} for group, values in scores.items()}
 
 
-def _start_from_linear_fit(denoiser: Denoiser, data: MotionData) -> None:
-    """The straight road begins as the least-squares answer to the codes alone."""
-    count = len(data.tracks.codes)
-    chosen = torch.arange(0, count, max(1, count // 20_000))
-    codes = data.tracks.codes[chosen].double() / 5.0
-    ridge = 1e-3 * len(codes) * torch.eye(NUM_AUS, dtype=torch.float64)
-    weights = torch.linalg.solve(codes.T @ codes + ridge, codes.T @ data.tracks.latents[chosen].double())
-    with torch.no_grad():
-        denoiser.codes_to_latents.weight.copy_(weights.T)
+@torch.no_grad()
+def _start_from_linear_fit(denoiser: Denoiser, source: WindowSource, seed: int, windows: int = 4000, ridge: float = 0.02) -> None:
+    """The straight road begins as the ridge regression of latents on a frame's codes and speech together."""
+    batch = source.draw(np.random.default_rng((seed, 3)), min(windows, 4 * len(source)))
+    previous, frames = source.previous, source.sounds.hop_frames
+    codes = batch.codes[:, previous : previous + frames].flatten(0, 1) / MAX_INTENSITY
+    speech = denoiser.norm_speech(batch.speech[0][:, previous : previous + frames].flatten(0, 1))
+    given = torch.cat((codes, speech, torch.ones(len(codes), 1)), dim=1).double()
+    wanted = batch.latents[:, previous : previous + frames].flatten(0, 1).double()
+    weights = torch.linalg.solve(
+        given.T @ given + ridge * len(given) * torch.eye(given.shape[1], dtype=torch.float64), given.T @ wanted
+    )
+    weights = weights.T.float()
+    denoiser.codes_to_latents.weight.copy_(weights[:, :NUM_AUS])
+    denoiser.speech_to_latents.weight.copy_(weights[:, NUM_AUS:-1])
+    denoiser.speech_to_latents.bias.copy_(weights[:, -1])
 
 
 def _make_grams(denoiser: Denoiser, face: FaceTemplate) -> OffsetGrams:

@@ -223,7 +223,7 @@ def test_scores_are_complete_and_sane(stage, trained):
     rig, face, clips, _ = stage
     scores = evaluate(trained, [clips[12]], [clips[13]], face, rig, BandBackbone(), None, DEFAULT_STREAM)
     assert set(scores) == {"true_codes", "counterfactual", "response", "edits"}
-    assert scores["edits"]["slope_mean"] > 0.8 and scores["edits"]["lip_r_worst"] <= 1.0
+    assert scores["edits"]["slope_mean"] > 0.7 and scores["edits"]["lip_r_worst"] <= 1.0
     assert scores["true_codes"]["vertex_rmse_mm"] < 0.6 and scores["counterfactual"]["vertex_rmse_mm"] < 1.2
     assert 0.5 < scores["true_codes"]["seam_ratio"] < 1.5
 
@@ -281,5 +281,8 @@ def test_the_stage_trains_from_a_capture_and_seals_the_avatars_part(stage, tiny_
     gram = denoiser.basis @ denoiser.basis.T
     torch.testing.assert_close(gram, torch.eye(10), atol=2e-3, rtol=0)
     assert json.loads((out / "avatar.json").read_text())["training"]["motion"]["scale"] == "dev"
+    capture.neutral = face.neutral + 0.001  # another face
+    with pytest.raises(InputError, match="record the capture again"):
+        motion.train_motion(tmp_path, out, "dev", device="cpu")
     with pytest.raises(InputError, match="unknown scale"):
         motion.train_motion(tmp_path, out, "huge")
