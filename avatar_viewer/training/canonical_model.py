@@ -24,10 +24,11 @@ from .under_layer import SHADE, UnderLayer, make_under_layer
 from .visual_hull import carve_points
 
 # Bounds of standard deviations, in units of the local spacing: no holes below, no blur and no needles above.
-FACE_TANGENT, FACE_NORMAL = (0.36, 0.9), (0.06, 0.45)
+FACE_TANGENT, FACE_NORMAL = (0.5, 0.95), (0.06, 0.35)
+# Skin is opaque: let it be less and the dark layer beneath shows as blotches, which cost 2 dB on the built-in head.
+FACE_OPACITY_FLOOR = 2.2  # logit: 0.90
 OTHER_BOUNDS = (0.08, 1.6)
 START_TANGENT, START_NORMAL = 0.55, 0.2
-LINING_SHARE = 3  # one disc of the under-layer for so many face vertices
 PLANE_RESOLUTIONS = (48, 384)
 PLANE_CHANNELS = 8
 
@@ -65,7 +66,7 @@ class CanonicalModel(nn.Module):
         start = torch.tensor([START_TANGENT, START_TANGENT, START_NORMAL]).log()
         self.face_quats = nn.Parameter(rotmat_to_quat(face_frames))
         self.face_log_scales = nn.Parameter(face_spacing.log()[:, None] + start)
-        self.face_opacity_logits = nn.Parameter(torch.full((len(neutral),), 2.5))
+        self.face_opacity_logits = nn.Parameter(torch.full((len(neutral),), 3.5))
         self.other_means = nn.Parameter(points.clone())
         self.other_quats = nn.Parameter(rotmat_to_quat(point_frames))
         self.other_log_scales = nn.Parameter(point_spacing.log()[:, None] + start)
@@ -77,7 +78,7 @@ class CanonicalModel(nn.Module):
             "lining": lining,
             "lining_means": under.means[lining],
             "lining_quats": under.quats[lining],
-            "lining_log_scales": under.log_scales[lining] + 0.5 * math.log(LINING_SHARE),  # as many times the area
+            "lining_log_scales": under.log_scales[lining] + 0.5 * math.log(len(neutral) / max(1, len(lining))),  # the same area in all
             "binding_vertices": torch.cat((binding[0], under.binding_vertices[lining])),
             "binding_weights": torch.cat((binding[1], under.binding_weights[lining])),
             "group_ids": torch.cat((binding[2], torch.full((len(lining),), -1))),
@@ -107,6 +108,7 @@ class CanonicalModel(nn.Module):
             part = self.face_log_scales[:, axes]
             lowest, highest = (self.face_spacing[:, None] + torch.tensor(bound).log() for bound in (low, high))
             part.copy_(torch.minimum(torch.maximum(part, lowest), highest))
+        self.face_opacity_logits.clamp_(min=FACE_OPACITY_FLOOR)
         lowest, highest = (self.other_spacing[:, None] + torch.tensor(bound).log() for bound in OTHER_BOUNDS)
         self.other_log_scales.copy_(torch.minimum(torch.maximum(self.other_log_scales, lowest), highest))
 
@@ -164,11 +166,27 @@ def build_model(capture: Capture, others: int, seed: int) -> CanonicalModel:
     corners = neutral[faces]
     face_normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     vertex_normals = torch.zeros_like(neutral).index_add(0, faces.reshape(-1), face_normals.repeat_interleave(3, dim=0))
-    lining = torch.randperm(len(neutral), generator=generator)[: len(neutral) // LINING_SHARE].sort().values
+    lining = choose_apart(len(neutral), faces)
     return CanonicalModel(
         neutral, frames_from_normals(vertex_normals), _edge_length(neutral, faces), points, frames_from_normals(normals), spacing(points),
         (vertices, weights, group_ids), groups, lining, make_under_layer(neutral, faces, torch.zeros_like(neutral)),
     )  # fmt: skip
+
+
+def choose_apart(count: int, faces: Tensor) -> Tensor:  # [F, 3] -> [L] int64, about a quarter of the vertices
+    """Vertices of which no two are neighbours and to which every other is one: evenly spread, by whatever measure the mesh is."""
+    neighbours: list[list[int]] = [[] for _ in range(count)]
+    for a, b, c in faces.tolist():
+        neighbours[a] += (b, c)
+        neighbours[b] += (a, c)
+        neighbours[c] += (a, b)
+    taken, barred = [], bytearray(count)
+    for vertex in range(count):
+        if not barred[vertex]:
+            taken.append(vertex)
+            for other in neighbours[vertex]:
+                barred[other] = 1
+    return torch.tensor(taken, dtype=torch.int64)
 
 
 def frames_from_normals(normals: Tensor) -> Tensor:  # [P, 3] -> [P, 3, 3], columns tangent, bitangent, normal
