@@ -34,8 +34,8 @@ from .file_list import FileList
 from .prompt import PromptPanel
 from .record import RecordPanel
 from .shortcuts import find_action
-from .status import FrameRate, StatusPanel
 from .status import HEIGHT as STATUS_HEIGHT
+from .status import FrameRate, StatusPanel
 from .theme import apply_look
 from .transport import HEIGHT as TRANSPORT_HEIGHT
 from .transport import TransportPanel

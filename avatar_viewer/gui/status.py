@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
+from itertools import pairwise
 
 from . import gate, theme
 
@@ -27,7 +28,7 @@ class FrameRate:
     @property
     def frame_seconds(self) -> list[float]:
         stamps = list(self._stamps)
-        return [b - a for a, b in zip(stamps, stamps[1:])]
+        return [b - a for a, b in pairwise(stamps)]
 
     @property
     def fps(self) -> float:

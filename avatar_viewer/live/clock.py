@@ -6,7 +6,8 @@ Everything that depends on time takes a clock from outside; nothing else in the 
 from __future__ import annotations
 
 import time
-from typing import Callable, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 
 class Clock(Protocol):

@@ -11,10 +11,10 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 
@@ -28,8 +28,11 @@ MIN_SECONDS = FEATURE_FIELD / SAMPLE_RATE  # one value of the speech backbone: 2
 SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".mp4", ".mov", ".mkv", ".webm", ".aiff", ".aif", ".au", ".caf", ".w64")
 
 _CONTAINERS = frozenset(
-    "wav w64 flac mp3 ogg mov mp4 m4a 3gp 3g2 mj2 matroska webm aac aiff au caf avi mpegts amr wv ape".split()
-)
+    (
+        "wav", "w64", "flac", "mp3", "ogg", "mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "aac", "aiff", "au",
+        "caf", "avi", "mpegts", "amr", "wv", "ape",
+    )
+)  # fmt: skip
 _MEMORY_LIMIT_BYTES = 4 << 30
 _PROCESSOR_LIMIT_SECONDS = 1800
 _READY_TIMEOUT_SECONDS = 60.0

@@ -23,7 +23,7 @@ from .decoding import PLAYBACK_RATE
 from .encoding import EncoderSettings, encode_file
 from .spool import SpoolFormat, SpoolWriter
 
-_SLOTS = 4
+_SLOTS_BYTES, _MIN_SLOTS, _MAX_SLOTS = 24 << 20, 4, 24  # live, a second of small pictures waits while the encoder starts
 _HANG_SECONDS = 20.0
 _PARTIAL_SUFFIX = ".partial.mp4"
 
@@ -64,11 +64,12 @@ class Recorder:
             self._sound_format = SpoolFormat(os.path.join(self._folder, "heard.s16"), PLAYBACK_RATE, 2, "int16")
             self._sound = SpoolWriter(self._sound_format)
         context = multiprocessing.get_context("spawn")
-        pictures = context.RawArray("B", _SLOTS * height * width * 3)
-        self._pictures = torch.from_numpy(np.frombuffer(pictures, dtype=np.uint8).reshape(_SLOTS, height, width, 3))
-        self._free_slots = list(range(_SLOTS))
+        slots = max(_MIN_SLOTS, min(_MAX_SLOTS, _SLOTS_BYTES // (height * width * 3)))
+        pictures = context.RawArray("B", slots * height * width * 3)
+        self._pictures = torch.from_numpy(np.frombuffer(pictures, dtype=np.uint8).reshape(slots, height, width, 3))
+        self._free_slots = list(range(slots))
         settings = EncoderSettings(
-            str(self._partial), width, height, Fraction(fps).limit_denominator(1001), _SLOTS,
+            str(self._partial), width, height, Fraction(fps).limit_denominator(1001), slots,
             preset="veryfast" if waits else "superfast", quality=17 if waits else 20, bframes=2 if waits else 0,
             sync_to_disk=not waits,
         )  # fmt: skip

@@ -121,7 +121,7 @@ def test_a_folder_with_other_things_is_not_touched(tiny_avatar, tmp_path):
 
 
 def test_a_failure_on_the_way_leaves_nothing(tiny_avatar, tmp_path, monkeypatch):
-    import avatar_viewer.live.export as export
+    from avatar_viewer.live import export
 
     calls = []
 
