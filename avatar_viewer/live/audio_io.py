@@ -27,6 +27,7 @@ _MICROPHONE_FIELDS = ("samples", "captured_at", "level", "peak", "overflows")
 _OUTPUT_LATENCY_SECONDS = 0.08
 _FADE_FRAMES = 240  # 5 ms against clicks after a seek
 _STALL_SECONDS = 3.0
+_START_SECONDS = 20.0  # for a process and a sound server to come up on a machine that is busy loading
 _SPEECH_RING_SECONDS, _PLAYBACK_RING_SECONDS = 60, 120
 
 
@@ -139,7 +140,7 @@ class Player:
                 self.is_playing, self.has_ended = False, True
             elif time.monotonic() - state["heard_at"] > _STALL_SECONDS and self.failure is None:
                 self.failure = "the sound device does not answer"
-        elif self.is_playing and time.monotonic() - self._started_at > 4 * _STALL_SECONDS and self.failure is None:
+        elif self.is_playing and time.monotonic() - self._started_at > _START_SECONDS and self.failure is None:
             self.failure = "the sound device does not start"
 
     def now(self) -> float:

@@ -149,7 +149,7 @@ if __name__ == "__main__":
         print("reported:", error, recorder.keep_what_plays())
 """
     (tmp_path / "full.py").write_text(script)
-    answer = subprocess.run([sys.executable, str(tmp_path / "full.py")], capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
+    answer = subprocess.run([sys.executable, str(tmp_path / "full.py")], capture_output=True, text=True, timeout=180, env=ENVIRONMENT)
     assert "reported:" in answer.stdout, answer.stderr
 
 
