@@ -124,7 +124,7 @@ def train_motion(data: Path, out: Path, scale: str = "demo", resume: bool = Fals
     scores = evaluate(denoiser, performed, other, face, rig, backbone, encoder, contexts[0])
     log.info("motion: %s", json.dumps(scores))
     record = {
-        "capture": str(data),
+        "capture": capture.name,
         "scale": scale,
         "settings": asdict(settings),
         "seconds": round(trainer.seconds),
