@@ -355,6 +355,7 @@ class App:
         elif action == "help":
             self._sheet.toggle()
         elif action == "leave":
+            self._prompt.keep_text()
             for dialog in (self._files, self._sheet, self._error):
                 dialog.close()
 

@@ -60,6 +60,10 @@ class PromptPanel:
     def focus(self) -> None:
         gate.focus(self._box)
 
+    def keep_text(self) -> None:
+        """After Esc: the toolkit takes back what was typed since the cursor came, but leaving the box is no undo."""
+        gate.set_text(self._box, self._typed, PROMPT_LIMIT)
+
     def clear(self) -> None:
         gate.set_text(self._box, "")
         self._enter("")

@@ -165,6 +165,13 @@ def test_typing_a_prompt_moves_nothing_and_is_taken(open_window, voice):
     assert not any(after["offsets"])
     window.key("Return", "Escape")
     window.wait(lambda state: not state["typing"], "leaving the box")
+    window.click(*window.place("prompt"))
+    window.xdotool("type", "--delay", "60", " x")
+    window.wait(lambda state: state["prompt"].endswith("x"), "more of the prompt")
+    window.key("Escape")
+    window.wait(lambda state: not state["typing"], "leaving the box by Esc")
+    window.settle()
+    assert "x" in window.state["prompt"], "Esc must not take back what was typed"
     window.key("space")
     window.wait(lambda state: not state["playing"], "Space pausing again")
     assert window.close() == 0, window.log()
