@@ -16,7 +16,7 @@ from torch import Tensor
 from ..action_units import AU_NAMES, NUM_AUS, SPEECH_AUS
 from ..config import SAMPLE_RATE, StreamContext
 from ..errors import InputError
-from ..networks.denoiser import Conditions, frame_pooling
+from ..networks.denoiser import Conditions, MotionHistory, frame_pooling
 from ..types import AudioChunk, AUEdit, MotionWindow, ensure_shape
 from .blinks import blink_codes, gaze_angles
 from .modulation import EditTrack, modulate
@@ -24,6 +24,7 @@ from .modulation import EditTrack, modulate
 if TYPE_CHECKING:
     from .bundle import Avatar
 
+SETTLING_HOPS = 8  # until silence gives the same frames every hop
 HOLD_FRAMES, EASE_FRAMES = 2, 10  # of the last good pose after a network fault, and then to neutral
 # Below the first value of `voice` a frame is not speech: the lips rest, whatever the backbone makes of the noise.
 NOT_SPEECH, SPEECH = 0.08, 0.35
@@ -74,6 +75,7 @@ class SpeechMotion:
         self._speech_stream = avatar.speech.stream(self.stream)
         self._code_stream = avatar.au_encoder.stream(self.stream, self.fps)
         self.reset()
+        self._rest = self._settle()
 
     def reset(self, start_seconds: float = 0.0) -> None:
         """Back to silence before the first sample; the next sample is at `start_seconds`."""
@@ -166,10 +168,7 @@ class SpeechMotion:
             codes[:, _BLINK_COLUMN] = torch.maximum(codes[:, _BLINK_COLUMN], blink_codes(self.seed, seconds))
         applied = modulate(codes, voice, edit)
         conditions = Conditions(applied[None].to(self._device), speech[None], self._template)
-        noise_seed = torch.Generator().manual_seed(self.seed)
-        latents = denoiser.generate(
-            self._noise, self._history, conditions, rows=self.steps, guidance=self.guidance, generator=noise_seed
-        )[0, :frames]
+        latents = self._denoise(self._history, conditions)
         # `modulate` turns NaN into numbers, so the codes are looked at before it.
         if not all(bool(torch.isfinite(part).all()) for part in (features, codes, voice, latents)):
             return self._recover() + (gaze,)
@@ -177,13 +176,32 @@ class SpeechMotion:
         codes, applied, voice = codes[:frames], applied[:frames], voice[:frames]
         self._history = self._history.advance(latents[None], conditions.codes[:, :frames], speech[None, :frames])
         self._value_before = features[self.stream.hop_features - 1 :][:1]
-        self._last_good, self._frames_since_good = _Pose(latents[-1].cpu(), codes[-1], applied[-1]), 0
-        return codes, applied, voice.clamp(0, 1), denoiser.decode_offsets(latents), gaze
+        shown = latents - (1 - speaking_gate(voice)[:, None].to(self._device)) * self._rest
+        self._last_good, self._frames_since_good = _Pose(shown[-1].cpu(), codes[-1], applied[-1]), 0
+        return codes, applied, voice.clamp(0, 1), denoiser.decode_offsets(shown), gaze
 
     def _resample(self, features: Tensor) -> Tensor:  # [M + R, D] -> [F + A, D]
         """The hop's speech values at the motion frames."""
         before = features[:1] if self._value_before is None else self._value_before
         return self._pooling @ torch.cat((before, features))
+
+    @torch.inference_mode()
+    def _settle(self) -> Tensor:  # [F, K]
+        """What the denoiser makes of lasting silence: a trace of its noise and a little bias, by definition the neutral face."""
+        denoiser, window = self.avatar.denoiser, self._window_frames
+        history = denoiser.start_history()
+        codes = torch.zeros(1, window, NUM_AUS, device=self._device)
+        conditions = Conditions(codes, denoiser.silence.expand(1, window, -1), self._template)
+        for _ in range(SETTLING_HOPS):
+            latents = self._denoise(history, conditions)
+            history = history.advance(latents[None], codes[:, : self.hop_frames], conditions.speech[:, : self.hop_frames])
+        return latents
+
+    def _denoise(self, history: MotionHistory, conditions: Conditions) -> Tensor:  # [F, K]
+        """The hop's own frames."""
+        generator = torch.Generator().manual_seed(self.seed)
+        options = {"rows": self.steps, "guidance": self.guidance, "generator": generator}
+        return self.avatar.denoiser.generate(self._noise, history, conditions, **options)[0, : self.hop_frames]
 
     def _recover(self) -> tuple[Tensor, ...]:
         """A hop without networks: the last good pose, eased to neutral; the window starts anew after it."""
@@ -211,6 +229,11 @@ class _Pose:
         return cls(torch.zeros(size), torch.zeros(NUM_AUS), torch.zeros(NUM_AUS))
 
 
+def speaking_gate(voice: Tensor) -> Tensor:  # [...] 0..1 -> [...] 0..1
+    """0 where nobody speaks, 1 where somebody surely does."""
+    return _smoothstep((voice - NOT_SPEECH) / (SPEECH - NOT_SPEECH))
+
+
 def lip_gate(
     speech: Tensor,  # [..., D] one value a motion frame
     codes: Tensor,  # [..., 17]
@@ -218,7 +241,7 @@ def lip_gate(
     silence: Tensor,  # [D]
 ) -> tuple[Tensor, Tensor]:
     """Speech values and codes with the lips at rest where nobody speaks: noise, music and laughter move no mouth."""
-    gate = _smoothstep((voice - NOT_SPEECH) / (SPEECH - NOT_SPEECH))[..., None]
+    gate = speaking_gate(voice)[..., None]
     codes = codes.clone()
     codes[..., _SPEECH_COLUMNS] *= gate
     return silence + gate * (speech - silence), codes

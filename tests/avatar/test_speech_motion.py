@@ -179,6 +179,21 @@ def test_in_silence_the_lips_codes_rest(avatar):
     assert window.voice.max() < 0.08 and window.au_codes[:, au_index("AU26")].eq(0).all()
 
 
+class SilentCodeStream(FakeCodeStream):
+    def push(self, features):
+        codes, voice = super().push(features)
+        return torch.zeros_like(codes), torch.zeros_like(voice)
+
+
+def test_lasting_silence_is_the_neutral_face_and_stands_still(avatar):
+    quiet = SimpleNamespace(**{**vars(avatar), "au_encoder": SimpleNamespace(stream=SilentCodeStream)})
+    motion = SpeechMotion(quiet, blinks=False)
+    raw = avatar.denoiser.decode_offsets(motion._rest).abs().max()
+    silent = join_windows(motion.feed(AudioChunk(torch.zeros(80000), 0.0)))
+    assert raw > 1e-4, "the network's own answer to silence is not quite neutral"
+    assert silent.offsets[-10:].abs().max() < 0.01 * raw
+
+
 def test_after_a_network_fault_the_pose_is_held_eased_to_rest_and_taken_up_again(avatar):
     motion, samples = SpeechMotion(avatar, blinks=False), a_sound(4.0)
     before = motion.feed(AudioChunk(samples[:16000], 0.0))
