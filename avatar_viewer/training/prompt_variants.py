@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,7 +65,8 @@ _OPPOSED = [(au_index(a), au_index(b)) for a, b in CONTRADICTIONS]
 class VariantMaker:
     """Draws training examples from entries and from off-topic sentences."""
 
-    def __init__(self, entries: Sequence[PromptEntry], off_topic: Sequence[str], seed: int = 0) -> None:
+    def __init__(self, entries: Sequence[PromptEntry], off_topic: Sequence[str], seed: int = 0, near_words: Mapping[str, Sequence[str]] | None = None) -> None:
+        self._near_words = near_words or {}
         self._random = random.Random(seed)
         self._faces = [(text, entry.intensity()) for entry in entries if entry.is_about_a_face for text in entry.texts]
         self._active = [(text, values) for text, values in self._faces if values.any()]
@@ -77,7 +78,18 @@ class VariantMaker:
         self._random = random.Random(seed)
 
     def draw(self) -> Example:
-        """One example; about two fifths are the corpus's own texts, plain or framed."""
+        """One example; about two fifths are the corpus's own texts, plain or framed; in a third a word is exchanged for a near one."""
+        example = self._draw()
+        if not example.relevant or not self._near_words or self._random.random() > 0.35:
+            return example
+        words = example.text.split()
+        places = [n for n, word in enumerate(words) if word.lower() in self._near_words]
+        if places:
+            place = self._random.choice(places)
+            words[place] = self._random.choice(self._near_words[words[place].lower()])
+        return Example(" ".join(words), example.intensity, True)
+
+    def _draw(self) -> Example:
         kind = self._random.random()
         if kind < 0.40:
             return self._framed()
@@ -95,9 +107,10 @@ class VariantMaker:
 
     def _framed(self) -> Example:
         text, values = self._random.choice(self._faces)
-        return Example(self._frame(text), values, True)
+        return Example(self.frame(text), values, True)
 
-    def _frame(self, text: str) -> str:
+    def frame(self, text: str) -> str:
+        """The text as people would put it into a request, or as it is."""
         frame = self._random.choice(_FRAMES) if self._random.random() < 0.5 else "{}"
         return self._mistype(frame.format(text))
 
@@ -178,4 +191,4 @@ class VariantMaker:
             return " ".join(self._nonsense_word() for _ in range(self._random.randint(1, 5)))
         else:
             return " ".join(str(self._random.randrange(10 ** self._random.randint(1, 5))) for _ in range(self._random.randint(1, 4)))
-        return self._frame(text) if self._random.random() < 0.3 else text
+        return self.frame(text) if self._random.random() < 0.3 else text

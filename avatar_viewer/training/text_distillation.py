@@ -78,3 +78,41 @@ def reduce_meanings(vectors: Tensor, width: int) -> Tensor:
     _, _, axes = torch.linalg.svd(centred.T @ centred)
     reduced = centred @ axes[:width].T
     return reduced / reduced.std()
+
+
+def find_near_words(
+    words: Sequence[str],
+    vocabulary: Sequence[str],
+    vectors: Tensor,  # [len(vocabulary), 384] unit vectors
+    least: float = 0.75,
+    most: int = 6,
+) -> dict[str, list[str]]:
+    """For each of `words` that the vocabulary has: its words of a cosine of at least `least`, the nearest first.
+
+    Words for places and directions are left out: encoders take "upper" and "lower" for the same.
+    """
+    rows = {text: n for n, text in reversed(list(enumerate(vocabulary))) if text.isalpha() and len(text) > 2}
+    names = list(rows)
+    table = vectors[torch.tensor([rows[name] for name in names], dtype=torch.long)].float()
+    result: dict[str, list[str]] = {}
+    for word in words:
+        if word not in rows or word in _DIRECTIONS:
+            continue
+        cosines, order = (table @ vectors[rows[word]].float()).topk(min(most + 1, len(names)))
+        near = [names[n] for cosine, n in zip(cosines.tolist(), order.tolist()) if cosine >= least]
+        near = [other for other in near if other != word and not _opposed(word, other) and other not in _DIRECTIONS]
+        if near:
+            result[word] = near
+    return result
+
+
+_DIRECTIONS = frozenset(
+    "up down open opened opens opening closed close closes closing shut shuts raised raise raises raising lowered lower lowers inner outer "
+    "upper wide narrow left right high low top bottom together apart inside outside side corner corners eyes eye brow brows mouth lips lip "
+    "nose chin jaw cheek cheeks eyebrow eyebrows lid lids teeth".split()
+)
+
+
+def _opposed(word: str, other: str) -> bool:
+    denies = [text.startswith(("un", "dis")) or text.endswith("less") for text in (word, other)]
+    return denies[0] != denies[1]
