@@ -24,7 +24,7 @@ from .modulation import EditTrack, modulate
 if TYPE_CHECKING:
     from .bundle import Avatar
 
-SETTLING_HOPS = 8  # until silence gives the same frames every hop
+SETTLING_HOPS = 16  # until silence gives the same frames every hop
 HOLD_FRAMES, EASE_FRAMES = 2, 10  # of the last good pose after a network fault, and then to neutral
 # Below the first value of `voice` a frame is not speech: the lips rest, whatever the backbone makes of the noise.
 NOT_SPEECH, SPEECH = 0.08, 0.35
