@@ -266,6 +266,7 @@ def test_the_stage_trains_from_a_capture_and_seals_the_avatars_part(stage, tiny_
             )
         )  # fmt: skip
     capture = SimpleNamespace(
+        name="hiss",
         rig_source="crude", neutral=face.neutral, faces=face.faces,
         regions=face.regions | {"lip_upper": face.lip_upper, "lip_lower": face.lip_lower},
         sequences=sequences, fps=25.0,
