@@ -31,6 +31,11 @@ OTHER_BOUNDS = (0.08, 1.6)
 START_TANGENT, START_NORMAL = 0.55, 0.2
 PLANE_RESOLUTIONS = (48, 384)
 PLANE_CHANNELS = 8
+# Gaussians are drawn in the order of their centres: a disc 1.2 mm down is drawn before skin that slopes away beside it and
+# ripples it with dark rings (1 dB and an old face). 5 mm down and small, it stays behind slopes of 60 degrees.
+LINING_DEPTH = 0.005  # metres
+LINING_SHRINK = 0.6
+START_GRAIN = 0.2  # of the planes' usual start: what a texel starts with and no picture corrects shows as grain
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,13 @@ class CanonicalModel(nn.Module):
     ) -> None:
         super().__init__()
         self.groups = groups
+        self.polished: Tensor | None = None  # [Q + P, 3], in the place of the triplane once its colours are baked
         low, high = neutral.amin(dim=0), neutral.amax(dim=0)  # the face gets the texels, the shoulders the shell around it
         centre, extent = ((low + high) / 2).tolist(), float((high - low).max()) / 2 * 1.05
         self.color = TriplaneColor(TriplaneConfig(tuple(centre), extent, PLANE_RESOLUTIONS, PLANE_CHANNELS))
+        with torch.no_grad():
+            for planes in self.color.planes:
+                planes.mul_(START_GRAIN)
         start = torch.tensor([START_TANGENT, START_TANGENT, START_NORMAL]).log()
         self.face_quats = nn.Parameter(rotmat_to_quat(face_frames))
         self.face_log_scales = nn.Parameter(face_spacing.log()[:, None] + start)
@@ -78,7 +87,7 @@ class CanonicalModel(nn.Module):
             "lining": lining,
             "lining_means": under.means[lining],
             "lining_quats": under.quats[lining],
-            "lining_log_scales": under.log_scales[lining] + 0.5 * math.log(len(neutral) / max(1, len(lining))),  # the same area in all
+            "lining_log_scales": under.log_scales[lining] + 0.5 * math.log(len(neutral) / max(1, len(lining))) + math.log(LINING_SHRINK),
             "binding_vertices": torch.cat((binding[0], under.binding_vertices[lining])),
             "binding_weights": torch.cat((binding[1], under.binding_weights[lining])),
             "group_ids": torch.cat((binding[2], torch.full((len(lining),), -1))),
@@ -135,9 +144,12 @@ class CanonicalModel(nn.Module):
     def _opacity_logits(self) -> Tensor:
         return torch.cat((self.face_opacity_logits, self.other_opacity_logits, self.face_means.new_full((len(self.lining),), 6.0)))
 
-    def _colors(self) -> Tensor:
+    def triplane_colors(self) -> Tensor:  # [Q + P, 3]
         # Positions are learned from where things are, not from what colour would suit them.
-        learned = self.color(torch.cat((self.face_means, self.other_means.detach())))
+        return self.color(torch.cat((self.face_means, self.other_means.detach())))
+
+    def _colors(self) -> Tensor:
+        learned = self.triplane_colors() if self.polished is None else self.polished
         return torch.cat((learned, SHADE * learned[self.lining].detach()))
 
 
@@ -167,9 +179,10 @@ def build_model(capture: Capture, others: int, seed: int) -> CanonicalModel:
     face_normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     vertex_normals = torch.zeros_like(neutral).index_add(0, faces.reshape(-1), face_normals.repeat_interleave(3, dim=0))
     lining = choose_apart(len(neutral), faces)
+    lining = lining[distance_to_border(neutral, faces)[lining] > 2 * LINING_DEPTH]  # nearer, a disc may come out beside the skin
     return CanonicalModel(
         neutral, frames_from_normals(vertex_normals), _edge_length(neutral, faces), points, frames_from_normals(normals), spacing(points),
-        (vertices, weights, group_ids), groups, lining, make_under_layer(neutral, faces, torch.zeros_like(neutral)),
+        (vertices, weights, group_ids), groups, lining, make_under_layer(neutral, faces, torch.zeros_like(neutral), LINING_DEPTH),
     )  # fmt: skip
 
 
@@ -187,6 +200,15 @@ def choose_apart(count: int, faces: Tensor) -> Tensor:  # [F, 3] -> [L] int64, a
             for other in neighbours[vertex]:
                 barred[other] = 1
     return torch.tensor(taken, dtype=torch.int64)
+
+
+def distance_to_border(vertices: Tensor, faces: Tensor) -> Tensor:  # [V, 3], [F, 3] -> [V] metres, infinite for a closed mesh
+    edges = torch.cat((faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]])).sort(dim=1).values
+    unique, uses = torch.unique(edges, dim=0, return_counts=True)
+    border = vertices[unique[uses == 1].unique()].numpy()
+    if not len(border):
+        return torch.full((len(vertices),), torch.inf)
+    return torch.from_numpy(cKDTree(border).query(vertices.numpy())[0]).float()
 
 
 def frames_from_normals(normals: Tensor) -> Tensor:  # [P, 3] -> [P, 3, 3], columns tangent, bitangent, normal

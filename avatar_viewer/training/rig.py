@@ -33,6 +33,7 @@ from .datasets.capture import Capture, Pose, Shot, open_capture
 STATE = "rig_training.safetensors"
 PREVIEW = "rig_preview.png"
 CHECKPOINT_SECONDS = 60.0
+POLISH_COARSE_SHARE = 0.35  # of the last pass: pictures at half size
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,12 @@ class RigSettings:
     position_rate: float = 3e-5  # metres
     plane_rate: float = 2e-2
     decoder_rate: float = 3e-3
+    polish_steps: int = 420
+    polish_rate: float = 8e-3  # sRGB a step
     seed: int = 0
 
 
-SCALES: dict[str, RigSettings] = {"demo": RigSettings(steps=2000, coarse_share=0.75), "dev": RigSettings(steps=250, others=6_000)}
+SCALES: dict[str, RigSettings] = {"demo": RigSettings(steps=2000, coarse_share=0.75), "dev": RigSettings(steps=250, others=6_000, polish_steps=30)}
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ def train_rig(data: Path, out: Path, *, scale: str = "demo", resume: bool = Fals
     face = face_template(capture)
     model = build_model(capture, settings.others, settings.seed).to(target)
     fit_rig(model, capture, settings, out, resume=resume)
+    polish_rig(model, capture, settings)
+    write_preview(model, capture, out / PREVIEW)
     rig = model.bake()
     scores = measure_held_out(model, capture)
     print("rig, held-out cameras, inside the mask: " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items()))
@@ -96,10 +101,7 @@ def fit_rig(model: CanonicalModel, capture: Capture, settings: RigSettings, out:
     poses = (capture.canonical, *capture.poses)
     states = pose_states(model, capture, poses)
     shots = load_shots(capture, poses)
-    chances = np.array([settings.canonical_share if shot.pose == 0 else 1 - settings.canonical_share for shot in shots])
-    counts = np.bincount([int(shot.pose > 0) for shot in shots], minlength=2)
-    chances /= np.array([counts[int(shot.pose > 0)] for shot in shots])
-    chances /= chances.sum()
+    chances = shot_chances(shots, settings)
     optimizer = _optimizer(model, settings)
     rates = [group["lr"] for group in optimizer.param_groups]
     average = RunningAverage(model, keep=0.98)
@@ -131,6 +133,45 @@ def fit_rig(model: CanonicalModel, capture: Capture, settings: RigSettings, out:
     average.copy_to(model)
     model.keep_bounds()
     write_preview(model, capture, out / PREVIEW)
+
+
+def polish_rig(model: CanonicalModel, capture: Capture, settings: RigSettings) -> None:
+    """A last pass at half the rates with each Gaussian's colour freed from the triplane, whose planes leave a grain along
+    their axes: the pictures know the colour of one Gaussian well enough by now."""
+    poses = (capture.canonical, *capture.poses)
+    states, shots = pose_states(model, capture, poses), load_shots(capture, poses)
+    chances = shot_chances(shots, settings)
+    with torch.no_grad():
+        colors = model.triplane_colors()
+    model.polished = colors.requires_grad_()
+    device = colors.device
+    groups = [([model.polished], settings.polish_rate)]
+    groups += [(params, 0.5 * rate) for params, rate in _geometry_groups(model, settings)]
+    optimizer = torch.optim.Adam([{"params": params, "lr": rate} for params, rate in groups], betas=(0.9, 0.99), eps=1e-15)
+    for step in tqdm(range(settings.polish_steps), desc="polish", unit="step", mininterval=2.0):
+        share = step / settings.polish_steps
+        for group, (_, rate) in zip(optimizer.param_groups, groups):
+            group["lr"] = rate * rate_share(0.05 + 0.95 * share)
+        rng = np.random.default_rng((settings.seed, 1, step))
+        shot = shots[rng.choice(len(shots), p=chances)]
+        camera, color, mask = prepare_shot(shot, 2 if share < POLISH_COARSE_SHARE else 1, device)
+        background = torch.tensor(rng.random(3), dtype=torch.float32, device=device)
+        loss = rig_loss(model.forward(states[shot.pose]), camera, color, mask, background, settings)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        model.keep_bounds()
+        with torch.no_grad():
+            model.polished.clamp_(0, 1)
+    model.polished = model.polished.detach()
+
+
+def shot_chances(shots: list[TrainingShot], settings: RigSettings) -> np.ndarray:  # [shots]
+    """How likely each picture is drawn: the canonical frame has its share whatever the number of poses."""
+    chances = np.array([settings.canonical_share if shot.pose == 0 else 1 - settings.canonical_share for shot in shots])
+    counts = np.bincount([int(shot.pose > 0) for shot in shots], minlength=2)
+    chances /= np.array([counts[int(shot.pose > 0)] for shot in shots])
+    return chances / chances.sum()
 
 
 def rig_loss(
@@ -218,13 +259,17 @@ def write_preview(model: CanonicalModel, capture: Capture, path: Path) -> None:
     unfinished.replace(path)
 
 
-def _optimizer(model: CanonicalModel, settings: RigSettings) -> torch.optim.Adam:
-    groups = [
+def _geometry_groups(model: CanonicalModel, settings: RigSettings) -> list[tuple[list[Tensor], float]]:
+    """What is learned beside colour, with its rate."""
+    return [
         ([model.face_log_scales, model.other_log_scales], settings.scale_rate),
         ([model.face_quats, model.other_quats], settings.quat_rate),
         ([model.face_opacity_logits, model.other_opacity_logits], settings.opacity_rate),
         ([model.other_means], settings.position_rate),
-        (list(model.color.planes.parameters()), settings.plane_rate),
-        (list(model.color.decode.parameters()), settings.decoder_rate),
     ]
+
+
+def _optimizer(model: CanonicalModel, settings: RigSettings) -> torch.optim.Adam:
+    groups = _geometry_groups(model, settings)
+    groups += [(list(model.color.planes.parameters()), settings.plane_rate), (list(model.color.decode.parameters()), settings.decoder_rate)]
     return torch.optim.Adam([{"params": params, "lr": rate} for params, rate in groups], betas=(0.9, 0.99), eps=1e-15, fused=True)

@@ -13,13 +13,13 @@ from avatar_viewer.avatar.rig import load_rig
 from avatar_viewer.metrics.image import psnr
 from avatar_viewer.rendering.rasterize import rasterize
 from avatar_viewer.training import rig as stage
-from avatar_viewer.training.canonical_model import FACE_TANGENT, build_model, spacing
+from avatar_viewer.training.canonical_model import FACE_TANGENT, LINING_DEPTH, build_model, distance_to_border, spacing
 from avatar_viewer.training.datasets.capture import Capture, open_capture
 from avatar_viewer.training.visual_hull import carve_points
 from avatar_viewer.types import Camera
 
 pytest.importorskip("mitsuba")
-QUICK = stage.RigSettings(steps=80, others=250)
+QUICK = stage.RigSettings(steps=60, others=250, polish_steps=4)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,16 @@ def test_an_interrupted_training_goes_on_where_it_was(capture: Capture, tmp_path
     fresh = build_model(capture, QUICK.others, 0)
     stage.fit_rig(fresh, capture, six, interrupted, resume=True)
     assert torch.allclose(fresh.face_log_scales, whole.face_log_scales, atol=1e-6)
+
+
+def test_the_under_layer_is_spread_evenly_behind_the_skin_and_keeps_off_the_border(capture: Capture):
+    model = build_model(capture, QUICK.others, 0)
+    chosen = set(model.lining.tolist())
+    assert chosen
+    assert not any(len({a, b, c} & chosen) > 1 for a, b, c in capture.faces.tolist())  # no two are neighbours
+    behind = (capture.neutral[model.lining] - model.lining_means).norm(dim=1)
+    assert torch.allclose(behind, torch.full_like(behind, LINING_DEPTH), atol=1e-5)
+    assert distance_to_border(capture.neutral, capture.faces)[model.lining].min() > 2 * LINING_DEPTH
 
 
 def test_half_size_pictures_show_the_same_scene(capture: Capture):
