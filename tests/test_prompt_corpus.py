@@ -64,7 +64,8 @@ def test_no_text_and_no_paraphrase_stands_in_two_splits(corpus):
 def test_the_papers_repertoire_and_degrees_denials_and_nonsense_are_there(corpus):
     texts = " | ".join(text for entry in corpus for text in entry.texts).lower()
     for word in (
-        "sad", "happy", "angry", "fear", "confus", "worr", "disgust", "disappoint", "anxi", "shy", "smil", "mouth corners", "frown",
+        "sad", "happy", "angry", "fear", "confus", "worr", "disgust", "disappoint", "anxi", "shy", "smil",
+        "mouth corners", "frown",
         "laugh", "furrow", "slight", "half", "extreme", "not ", "without", "sad but smiling",
     ):  # fmt: skip
         assert word in texts, word

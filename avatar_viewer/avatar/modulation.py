@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -146,7 +147,8 @@ def prompt_edit(
 ) -> AUEdit:
     """The edit that a prompt asks for; gain, offset, mute and limit come from `base` (the sliders).
 
-    What the prompt denies ("not smiling") is turned down in the voice's own codes, except for the speech AUs. A reading without action units gives strength 0, so that the "paper" mode too leaves the voice alone.
+    What the prompt denies ("not smiling") is turned down in the voice's own codes, except for the speech AUs.
+    A reading without action units gives strength 0, so that the "paper" mode too leaves the voice alone.
     """
     _check_range("strength", strength, 0.0, MAX_STRENGTH)
     _check_range("enhance", enhance, 0.0, MAX_ENHANCE)
@@ -175,7 +177,7 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 def blend_readings(readings: Sequence[PromptReading], weights: Sequence[float] | None = None) -> PromptReading:
-    """Several prompts at once: intensities and probabilities by weight, and every AU that any of them asks for; denied is what all deny.
+    """Several prompts at once: intensities and probabilities by weight, and every AU that any of them asks for.
 
     Weights are shares: they are divided by their sum where that exceeds 1, so two prompts at 0.3 stay faint.
     """
@@ -278,9 +280,7 @@ class EditTrack:
 
     def to_json(self) -> str:
         """The track as text, to save in a take."""
-        events = [
-            {"seconds": e.seconds, "ease_seconds": e.ease_seconds, "edit": edit_to_json(e.edit)} for e in self._events
-        ]
+        events = [{"seconds": e.seconds, "ease_seconds": e.ease_seconds, "edit": edit_to_json(e.edit)} for e in self._events]
         return json.dumps({"ease_seconds": self.ease_seconds, "initial": edit_to_json(self._initial), "events": events})
 
     @classmethod

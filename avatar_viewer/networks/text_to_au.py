@@ -13,10 +13,11 @@ import logging
 import re
 import unicodedata
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Iterator, NamedTuple, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +55,8 @@ _GRAMMAR = frozenset(
     nobody none nor not nothing now of off on one only or other our out over people person please pretty quite rather really
     she should show shows slight slightly so some somebody someone something somewhat sort still strong strongly subtle such
     than that the their them then there these they thing this those through to too touch totally try turn under up us use utterly
-    very want was we weak weakly were what when which while who whole whose will with without woman would you your yourself""".split()
+    very want was we weak weakly were what when which while who whole whose will with without woman would you your
+    yourself""".split()
 )
 _DENIALS = re.compile(r"^(not|no|never|without|neither|nor|none|stop|cannot|\w+n['’]t)$", re.IGNORECASE)
 
@@ -458,7 +460,9 @@ def format_readings(prompts: Sequence[str], text: TextToAU, *, as_json: bool = F
         for n in order:
             if reading.active[n]:
                 bar = "#" * round(4 * float(reading.intensity[n]))
-                lines.append(f"  {AU_NAMES[n]}  {float(reading.intensity[n]):.1f}  {bar:20s}  p {float(reading.probability[n]):.2f}")
+                lines.append(
+                    f"  {AU_NAMES[n]}  {float(reading.intensity[n]):.1f}  {bar:20s}  p {float(reading.probability[n]):.2f}"
+                )
         if reading.note:
             lines.append(f"  ({reading.note})")
         if reading.ignored:

@@ -20,32 +20,142 @@ from .datasets.prompts import CONTRADICTIONS, PromptEntry
 
 # (words before, words after, factor on every intensity)
 _DEGREES = (
-    ("a trace of ", "", 0.35), ("barely ", "", 0.3), ("hardly noticeable, ", "", 0.3), ("faintly ", "", 0.4), ("", ", just a trace", 0.35),
-    ("slightly ", "", 0.5), ("a little ", "", 0.5), ("a bit ", "", 0.5), ("a tiny bit ", "", 0.4), ("mildly ", "", 0.5),
-    ("", ", but only slightly", 0.5), ("", " a little", 0.5), ("", ", just a bit", 0.5), ("subtly ", "", 0.45), ("kind of ", "", 0.7),
-    ("somewhat ", "", 0.7), ("moderately ", "", 0.75), ("half ", "", 0.55), ("", " at half strength", 0.5), ("fairly ", "", 0.85),
-    ("rather ", "", 0.85), ("quite ", "", 1.05), ("really ", "", 1.25), ("very ", "", 1.35), ("so ", "", 1.3), ("strongly ", "", 1.35),
-    ("deeply ", "", 1.35), ("terribly ", "", 1.45), ("incredibly ", "", 1.5), ("extremely ", "", 1.55), ("absolutely ", "", 1.5),
-    ("totally ", "", 1.45), ("intensely ", "", 1.45), ("", " as strongly as possible", 1.6), ("", ", very strongly", 1.4),
-    ("utterly ", "", 1.5), ("", " to the extreme", 1.6), ("exaggerated: ", "", 1.6), ("very, very ", "", 1.5), ("subtle: ", "", 0.45),
-)  # fmt: skip
-_DENIALS = ("not {}", "no {}", "without {}", "don't be {}", "she isn't {}", "not at all {}", "never {}", "stop: {}", "he is not {}",
-            "less {}, none at all", "not {} any more", "no longer {}", "nothing like {}", "without any {}", "don't look {}", "isn't {}",
-            "by no means {}", "not {} in the least", "stop {}", "you are not {}", "do not {}", "anything but {}", "never look {}")  # fmt: skip
-_JOINS = ("{} and {}", "{} but {}", "{}, {}", "{} while {}", "both {} and {}", "{} yet {}", "{} with {}", "{} and also {}", "{}; {}",
-          "{}, and a bit {}", "{} plus {}", "a mix of {} and {}")  # fmt: skip
-_CORRECTIONS = ("not {no} but {yes}", "{yes}, not {no}", "{yes} without {no}", "{yes}, but not {no}", "{yes} rather than {no}", "no {no}, {yes}",
-                "{yes} instead of {no}")  # fmt: skip
+    ("a trace of ", "", 0.35),
+    ("barely ", "", 0.3),
+    ("hardly noticeable, ", "", 0.3),
+    ("faintly ", "", 0.4),
+    ("", ", just a trace", 0.35),
+    ("slightly ", "", 0.5),
+    ("a little ", "", 0.5),
+    ("a bit ", "", 0.5),
+    ("a tiny bit ", "", 0.4),
+    ("mildly ", "", 0.5),
+    ("", ", but only slightly", 0.5),
+    ("", " a little", 0.5),
+    ("", ", just a bit", 0.5),
+    ("subtly ", "", 0.45),
+    ("kind of ", "", 0.7),
+    ("somewhat ", "", 0.7),
+    ("moderately ", "", 0.75),
+    ("half ", "", 0.55),
+    ("", " at half strength", 0.5),
+    ("fairly ", "", 0.85),
+    ("rather ", "", 0.85),
+    ("quite ", "", 1.05),
+    ("really ", "", 1.25),
+    ("very ", "", 1.35),
+    ("so ", "", 1.3),
+    ("strongly ", "", 1.35),
+    ("deeply ", "", 1.35),
+    ("terribly ", "", 1.45),
+    ("incredibly ", "", 1.5),
+    ("extremely ", "", 1.55),
+    ("absolutely ", "", 1.5),
+    ("totally ", "", 1.45),
+    ("intensely ", "", 1.45),
+    ("", " as strongly as possible", 1.6),
+    ("", ", very strongly", 1.4),
+    ("utterly ", "", 1.5),
+    ("", " to the extreme", 1.6),
+    ("exaggerated: ", "", 1.6),
+    ("very, very ", "", 1.5),
+    ("subtle: ", "", 0.45),
+)
+_DENIALS = (
+    "not {}",
+    "no {}",
+    "without {}",
+    "don't be {}",
+    "she isn't {}",
+    "not at all {}",
+    "never {}",
+    "stop: {}",
+    "he is not {}",
+    "less {}, none at all",
+    "not {} any more",
+    "no longer {}",
+    "nothing like {}",
+    "without any {}",
+    "don't look {}",
+    "isn't {}",
+    "by no means {}",
+    "not {} in the least",
+    "stop {}",
+    "you are not {}",
+    "do not {}",
+    "anything but {}",
+    "never look {}",
+)
+_JOINS = (
+    "{} and {}",
+    "{} but {}",
+    "{}, {}",
+    "{} while {}",
+    "both {} and {}",
+    "{} yet {}",
+    "{} with {}",
+    "{} and also {}",
+    "{}; {}",
+    "{}, and a bit {}",
+    "{} plus {}",
+    "a mix of {} and {}",
+)
+_CORRECTIONS = (
+    "not {no} but {yes}",
+    "{yes}, not {no}",
+    "{yes} without {no}",
+    "{yes}, but not {no}",
+    "{yes} rather than {no}",
+    "no {no}, {yes}",
+    "{yes} instead of {no}",
+)
 _FRAMES = (
-    "{}", "{}", "{}.", "{}!", "look {}", "please look {}", "make her {}", "make him look {}", "be {}", "I want {}", "a face that is {}",
-    "{} face", "an expression: {}", "the man is {}", "she seems {}", "act {}", "now {}", "show me {}", "a woman, {}", "a portrait of someone {}",
-    "{}, please", "the avatar should be {}", "he appears {}", "give me {}", "try to look {}", "a person who is {}", "you are {}", "the girl looks {}",
-    "make the face {}", "my character is {}", "{} expression", "a {} look", "(reads the letter, {})", "{} while talking", "say it {}", "get {}",
-    "portray {}", "the actor is {}", "feeling {}", "with {}",
-)  # fmt: skip
+    "{}",
+    "{}",
+    "{}.",
+    "{}!",
+    "look {}",
+    "please look {}",
+    "make her {}",
+    "make him look {}",
+    "be {}",
+    "I want {}",
+    "a face that is {}",
+    "{} face",
+    "an expression: {}",
+    "the man is {}",
+    "she seems {}",
+    "act {}",
+    "now {}",
+    "show me {}",
+    "a woman, {}",
+    "a portrait of someone {}",
+    "{}, please",
+    "the avatar should be {}",
+    "he appears {}",
+    "give me {}",
+    "try to look {}",
+    "a person who is {}",
+    "you are {}",
+    "the girl looks {}",
+    "make the face {}",
+    "my character is {}",
+    "{} expression",
+    "a {} look",
+    "(reads the letter, {})",
+    "{} while talking",
+    "say it {}",
+    "get {}",
+    "portray {}",
+    "the actor is {}",
+    "feeling {}",
+    "with {}",
+)
 _DEGREE_WORDS = re.compile(
-    r"\b(slight|slightly|little|bit|touch|trace|faint|faintly|hint|very|extreme|extremely|big|huge|half|mild|mildly|somewhat|barely|subtle|"
-    r"utterly|deep|deeply|strong|strongly|quite|rather|light|lightly|tad|terribly|completely|absolutely|wide|widest|small|tiny|hard|as)\b"
+    r"\b(slight|slightly|little|bit|touch|trace|faint|faintly|hint|very|extreme|extremely|big|huge|half|mild|mildly|"
+    r"somewhat|barely|subtle|"
+    r"utterly|deep|deeply|strong|strongly|quite|rather|light|lightly|tad|terribly|completely|absolutely|"
+    r"wide|widest|small|tiny|hard|as)\b"
 )
 _DENIAL_WORDS = re.compile(r"\b(not|no|without|never|neither|nor|don't|isn't|nothing|can't|n't|none|stop|un\w+|drop|back)\b")
 
@@ -65,7 +175,13 @@ _OPPOSED = [(au_index(a), au_index(b)) for a, b in CONTRADICTIONS]
 class VariantMaker:
     """Draws training examples from entries and from off-topic sentences."""
 
-    def __init__(self, entries: Sequence[PromptEntry], off_topic: Sequence[str], seed: int = 0, near_words: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(
+        self,
+        entries: Sequence[PromptEntry],
+        off_topic: Sequence[str],
+        seed: int = 0,
+        near_words: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self._near_words = near_words or {}
         self._random = random.Random(seed)
         self._faces = [(text, entry.intensity()) for entry in entries if entry.is_about_a_face for text in entry.texts]
@@ -78,7 +194,7 @@ class VariantMaker:
         self._random = random.Random(seed)
 
     def draw(self) -> Example:
-        """One example; about two fifths are the corpus's own texts, plain or framed; in a third a word is exchanged for a near one."""
+        """One example: two fifths are the corpus's own texts, plain or framed; in a third a word gives way to a near one."""
         example = self._draw()
         if not example.relevant or not self._near_words or self._random.random() > 0.35:
             return example
@@ -119,7 +235,9 @@ class VariantMaker:
         if self._random.random() > 0.05 or len(text) < 6:
             return text
         n = self._random.randrange(1, len(text) - 2)
-        return self._random.choice((text[:n] + text[n] + text[n:], text[:n] + text[n + 1 :], text[:n] + text[n + 1] + text[n] + text[n + 2 :]))
+        return self._random.choice(
+            (text[:n] + text[n] + text[n:], text[:n] + text[n + 1 :], text[:n] + text[n + 1] + text[n] + text[n + 2 :])
+        )
 
     def _plain_active(self) -> tuple[str, Tensor]:
         """A text that asks for something, without a degree or a denial of its own; short ones first."""
@@ -190,5 +308,7 @@ class VariantMaker:
         elif kind < 0.95:
             return " ".join(self._nonsense_word() for _ in range(self._random.randint(1, 5)))
         else:
-            return " ".join(str(self._random.randrange(10 ** self._random.randint(1, 5))) for _ in range(self._random.randint(1, 4)))
+            return " ".join(
+                str(self._random.randrange(10 ** self._random.randint(1, 5))) for _ in range(self._random.randint(1, 4))
+            )
         return self.frame(text) if self._random.random() < 0.3 else text

@@ -106,7 +106,14 @@ def train_text(
         out,
         text=head.cpu(),
         text_backbone=out / "text_backbone" if bundled else backbone,
-        training={"text": {"backbone": backbone, "entries": len(entries), "scale": scale, **{k: round(v, 4) for k, v in metrics.items()}}},
+        training={
+            "text": {
+                "backbone": backbone,
+                "entries": len(entries),
+                "scale": scale,
+                **{k: round(v, 4) for k, v in metrics.items()},
+            }
+        },
     )
     report(f"test split: {format_metrics(metrics)}")
     report(f"text to AUs trained in {time.monotonic() - began:.0f} s")
@@ -137,7 +144,9 @@ def _train_tower(
         report("WordNet is not installed (apt-get install wordnet-base): the teacher speaks on the corpus alone")
     corpus = [text for entry in train for text in entry.texts]
     lesson = _hear_teacher(teacher, corpus, sentences, cache, report)
-    done = cache / f"text_tower_{_digest([*sentences, repr(scale), _RECIPE])}.safetensors"  # a changed corpus need not hear it all again
+    done = (
+        cache / f"text_tower_{_digest([*sentences, repr(scale), _RECIPE])}.safetensors"
+    )  # a changed corpus need not hear it all again
     halfway = cache / f"text_tuning2_{digest}.safetensors"
     if not resume:
         done.unlink(missing_ok=True)
@@ -175,7 +184,9 @@ def _hear_teacher(
     return Lesson(corpus, encode_cached(teacher, corpus, cache).float(), sentences, vectors.float(), teacher)
 
 
-def _give_tokens_meaning(model: nn.Module, teacher: SentenceTeacher, scale: TextScale, cache: Path, report: Callable[[str], None]) -> None:
+def _give_tokens_meaning(
+    model: nn.Module, teacher: SentenceTeacher, scale: TextScale, cache: Path, report: Callable[[str], None]
+) -> None:
     """Every token of the vocabulary starts as what the teacher takes its letters for.
 
     The table learns with the rest: held fixed, macro F1 on the test split fell from 0.70 to 0.61.
@@ -221,7 +232,7 @@ def _tune_tower(
 ) -> None:
     """The tower learns the corpus through a head of its own, while it keeps hearing the teacher.
 
-    Sentences near a corpus text carry a judge's labels (a head on the teacher's vectors); those far from all of them are off topic.
+    Sentences near a corpus text carry a judge's labels (a head on the teacher's vectors); those far from all are off topic.
     """
     off_topic: list[str] = []
     known: list[str] = []
@@ -247,7 +258,9 @@ def _tune_tower(
         generator = torch.Generator().manual_seed(step)
         maker.reseed(step)
         examples = [maker.draw() for _ in range(160)]
-        loss = _supervised_loss(head(_features(model, _tokenize_all([e.text for e in examples]).to(device))), *_labels(examples, device))
+        loss = _supervised_loss(
+            head(_features(model, _tokenize_all([e.text for e in examples]).to(device))), *_labels(examples, device)
+        )
         if lesson is not None and lesson.sentences:
             chosen = torch.randint(len(lesson.sentences), (48,), generator=generator)
             features = _features(model, ids[chosen.to(device)])
@@ -283,7 +296,9 @@ def _near_words(train: Sequence[PromptEntry], scale: TextScale, lesson: Lesson |
     if lesson is None:
         return {}
     texts = _token_texts(scale)
-    words = {word.strip(".,!?;:'").lower() for entry in train for text in entry.texts for word in text.split() if is_content_word(word)}
+    words = {
+        word.strip(".,!?;:'").lower() for entry in train for text in entry.texts for word in text.split() if is_content_word(word)
+    }
     return find_near_words(sorted(words), texts, encode_cached(lesson.teacher, texts, cache))
 
 
@@ -399,7 +414,9 @@ def _train_head(
             rows = torch.cat([own, other]).to(device)
             output = head(features[rows])
             anchors, positives, negatives = triplets.draw(24, generator)
-            contrast = info_nce_loss(head(anchors).embedding, head(positives).embedding, head(negatives).embedding.view(24, 3, -1))
+            contrast = info_nce_loss(
+                head(anchors).embedding, head(positives).embedding, head(negatives).embedding.view(24, 3, -1)
+            )
             loss = text_loss(focal_bce_loss(output.logits, active[rows]), contrast)
             error = ((output.intensity - values[rows]).abs() * active[rows]).sum() / active[rows].sum().clamp(min=1)
             loss = loss + 0.05 * error + 0.1 * F.binary_cross_entropy_with_logits(output.relevance, relevant[rows])
@@ -477,6 +494,7 @@ def format_metrics(metrics: dict[str, float]) -> str:
     per_au = " ".join(f"{name[3:]} {value:.2f}" for name, value in metrics.items() if name.startswith("f1_"))
     return (
         f"macro F1 {metrics['f1']:.3f}, precision {metrics['precision']:.3f}, recall {metrics['recall']:.3f}, accuracy "
-        f"{metrics['accuracy']:.4f} (all-zero answer {metrics['all_zero_accuracy']:.4f}), intensity MAE {metrics['intensity_mae']:.2f} "
+        f"{metrics['accuracy']:.4f} (all-zero answer {metrics['all_zero_accuracy']:.4f}), "
+        f"intensity MAE {metrics['intensity_mae']:.2f} "
         f"of 5, off-topic neutral {metrics['off_topic_neutral']:.2f}, {metrics['texts']:.0f} texts\n  F1 by AU: {per_au}"
     )

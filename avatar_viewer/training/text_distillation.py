@@ -7,8 +7,8 @@ without the teacher's package the tower learns from the corpus alone, and the tr
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Callable, Sequence
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -107,9 +107,9 @@ def find_near_words(
 
 
 _DIRECTIONS = frozenset(
-    "up down open opened opens opening closed close closes closing shut shuts raised raise raises raising lowered lower lowers inner outer "
-    "upper wide narrow left right high low top bottom together apart inside outside side corner corners eyes eye brow brows mouth lips lip "
-    "nose chin jaw cheek cheeks eyebrow eyebrows lid lids teeth".split()
+    "up down open opened opens opening closed close closes closing shut shuts raised raise raises raising "
+    "lowered lower lowers inner outer upper wide narrow left right high low top bottom together apart inside outside side "
+    "corner corners eyes eye brow brows mouth lips lip nose chin jaw cheek cheeks eyebrow eyebrows lid lids teeth".split()
 )
 
 

@@ -254,7 +254,9 @@ def test_a_saved_track_replays_exactly():
         assert (a.strength, a.enhance, a.suppress, a.mode, a.limit) == (b.strength, b.enhance, b.suppress, b.mode, b.limit)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", '{"ease_seconds": "x"}', '{"ease_seconds":1,"initial":{"offset":{"AU99":1}},"events":[]}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", '{"ease_seconds": "x"}', '{"ease_seconds":1,"initial":{"offset":{"AU99":1}},"events":[]}']
+)
 def test_a_broken_track_is_an_input_error(text):
     with pytest.raises(InputError):
         EditTrack.from_json(text)

@@ -30,12 +30,26 @@ from avatar_viewer.networks.text_to_au import (
 
 DEMO = Path(__file__).parents[2] / "checkpoints" / "demo"
 ODD_PROMPTS = {
-    "empty": "", "blank": " \t\n ", "emoji": "😀🎉", "a megabyte": "smile " * 170_000, "one endless word": "a" * 1_000_000,
-    "a lone surrogate": "\ud800", "surrogates in words": "a \udfff smile \ud83d", "NUL": "\x00", "NUL in words": "smi\x00le",
-    "right to left": "חיוך רחב", "Arabic": "ابتسامة", "format codes": "\u202esmile\u202c \u200b", "CLIP's marks": "<end_of_text> smile",
-    "half a mark": "<start_of_text>", "only signs": "!?., ---", "Chinese": "微笑", "combining": "s\u0336m\u0336i\u0336le", "html": "&lt;b&gt;&#0;",
+    "empty": "",
+    "blank": " \t\n ",
+    "emoji": "😀🎉",
+    "a megabyte": "smile " * 170_000,
+    "one endless word": "a" * 1_000_000,
+    "a lone surrogate": "\ud800",
+    "surrogates in words": "a \udfff smile \ud83d",
+    "NUL": "\x00",
+    "NUL in words": "smi\x00le",
+    "right to left": "חיוך רחב",
+    "Arabic": "ابتسامة",
+    "format codes": "\u202esmile\u202c \u200b",
+    "CLIP's marks": "<end_of_text> smile",
+    "half a mark": "<start_of_text>",
+    "only signs": "!?., ---",
+    "Chinese": "微笑",
+    "combining": "s\u0336m\u0336i\u0336le",
+    "html": "&lt;b&gt;&#0;",
     "many lines": "\n".join(["smile"] * 500),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +143,14 @@ def test_memory_does_not_grow_without_end(text):
 
 
 def test_words_are_split_without_what_no_font_shows():
-    assert split_prompt("a\u00a0shy\u200b \u202ehalf-smile\x00 😀 <end_of_text>")[0] == ["a", "shy", "half-smile", "end_of_text"]
-    assert is_content_word("xqzzt") and not is_content_word("slightly,") and not is_content_word("don't") and not is_content_word("--")
+    words, rest = split_prompt("a\u00a0shy\u200b \u202ehalf-smile\x00 😀 <end_of_text>")
+    assert words == ["a", "shy", "half-smile", "end_of_text"] and rest == ""
+    assert (
+        is_content_word("xqzzt")
+        and not is_content_word("slightly,")
+        and not is_content_word("don't")
+        and not is_content_word("--")
+    )
 
 
 def test_json_names_all_17_action_units(text):
@@ -192,10 +212,17 @@ def value(text: TextToAU, prompt: str, name: str) -> float:
 @pytest.mark.parametrize(
     "prompt, leading",
     [
-        ("smile", "AU12"), ("a sad person", "AU15"), ("furrowed brow", "AU04"), ("she is furious", "AU04"), ("wide eyes", "AU05"),
-        ("close your eyes", "AU45"), ("wrinkle your nose", "AU09"), ("raised eyebrows", "AU01"), ("mouth wide open", "AU25"),
+        ("smile", "AU12"),
+        ("a sad person", "AU15"),
+        ("furrowed brow", "AU04"),
+        ("she is furious", "AU04"),
+        ("wide eyes", "AU05"),
+        ("close your eyes", "AU45"),
+        ("wrinkle your nose", "AU09"),
+        ("raised eyebrows", "AU01"),
+        ("mouth wide open", "AU25"),
     ],
-)  # fmt: skip
+)
 def test_the_trained_controller_hears_the_plain_words(trained, prompt, leading):
     assert bool(trained.read(prompt).active[au_index(leading)]), format_readings([prompt], trained)
 

@@ -75,9 +75,17 @@ def test_the_stage_writes_a_folder_that_reads_prompts(tmp_path, monkeypatch):
     entries = read_prompt_corpus()
     chosen = [e for split in ("train", "val", "test") for e in [x for x in entries if x.split == split][:8]]
     rows = [
-        {"id": e.id, "description": e.description, "kind": e.kind, "split": e.split, "aus": dict(e.aus),
-         "positives": e.positives, "negatives": e.negatives} for e in chosen
-    ]  # fmt: skip
+        {
+            "id": e.id,
+            "description": e.description,
+            "kind": e.kind,
+            "split": e.split,
+            "aus": dict(e.aus),
+            "positives": e.positives,
+            "negatives": e.negatives,
+        }
+        for e in chosen
+    ]
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     said: list[str] = []

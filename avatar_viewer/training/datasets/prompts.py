@@ -104,8 +104,8 @@ def normal_text(text: str) -> str:
 
 
 _LITTLE_WORDS = frozenset(
-    "a an and are as at be by for from he her him his i in is it its my of on or person please she that the their them they this to "
-    "was were with you your look looks looking face expression".split()
+    "a an and are as at be by for from he her him his i in is it its my of on or person please she that the their them they this "
+    "to was were with you your look looks looking face expression".split()
 )
 
 
