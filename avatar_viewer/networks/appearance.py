@@ -17,6 +17,7 @@ from ..action_units import MAX_INTENSITY, NUM_AUS
 
 POSITION_SCALE = 10.0  # per metre: a head's coordinates become about -1..1
 OFFSET_SCALE = 200.0  # per metre: a strong expression's 5 mm become 1
+FULL_CHANGE_METRES = 6e-4  # skin that has moved this far follows RotNet and OPCNet fully
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,8 @@ class AppearanceDecoder(nn.Module):
     ) -> AppearanceChange:
         rotation, logits = self.raw(quats, codes, means, offsets)
         rotation_rest, logits_rest = rest if rest is not None else self.rest(quats, means)
-        residual = rotation - rotation_rest
+        # What does not move does not change its looks: the codes reach every Gaussian, a muscle only its own skin.
+        share = (offsets.norm(dim=-1) / FULL_CHANGE_METRES).clamp(max=1.0)
+        residual = share[:, None] * (rotation - rotation_rest)
         unit = torch.cat((1.0 + residual[:, :1], residual[:, 1:]), dim=-1)
-        return AppearanceChange(F.normalize(unit, dim=-1), logits - logits_rest)
+        return AppearanceChange(F.normalize(unit, dim=-1), share * (logits - logits_rest))
