@@ -7,7 +7,7 @@ fitted is what is shown. Knows no files, no networks, no time.
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from scipy.spatial import cKDTree
@@ -48,8 +48,12 @@ def gaze_rotation(gaze: Tensor) -> Tensor:  # [2] radians: yaw to +x, pitch up -
     """The rotation that turns an eye from straight ahead (+z) to `gaze`."""
     yaw, pitch = gaze.unbind()
     zero, one = torch.zeros_like(yaw), torch.ones_like(yaw)
-    turn = torch.stack((torch.cos(yaw), zero, torch.sin(yaw), zero, one, zero, -torch.sin(yaw), zero, torch.cos(yaw))).reshape(3, 3)
-    tilt = torch.stack((one, zero, zero, zero, torch.cos(pitch), torch.sin(pitch), zero, -torch.sin(pitch), torch.cos(pitch))).reshape(3, 3)
+    turn = torch.stack((torch.cos(yaw), zero, torch.sin(yaw), zero, one, zero, -torch.sin(yaw), zero, torch.cos(yaw))).reshape(
+        3, 3
+    )
+    tilt = torch.stack(
+        (one, zero, zero, zero, torch.cos(pitch), torch.sin(pitch), zero, -torch.sin(pitch), torch.cos(pitch))
+    ).reshape(3, 3)
     return turn @ tilt
 
 

@@ -11,8 +11,8 @@ import csv
 import io
 import json
 import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import soundfile
@@ -232,7 +232,9 @@ def _shoot_poses(
         folder = out / "poses" / name
         values = coefficients(named)
         head = rig.pose(values)
-        _write_once(folder / "mesh.npz", lambda path, head=head: _write_npz(path, {"vertices": head.face[None].astype(np.float32)}))
+        _write_once(
+            folder / "mesh.npz", lambda path, head=head: _write_npz(path, {"vertices": head.face[None].astype(np.float32)})
+        )
         _write_once(folder / "groups.npz", lambda path, head=head, values=values: _write_groups(path, rig, [head], values[None]))
         _shoot(
             head, chosen, renderer, bar,
@@ -241,7 +243,13 @@ def _shoot_poses(
 
 
 def _shoot_take(
-    rig: BlendshapeRig, out: Path, cameras: Sequence[StudioCamera], take: Take, scale: CaptureScale, renderer: StudioRenderer, bar: tqdm
+    rig: BlendshapeRig,
+    out: Path,
+    cameras: Sequence[StudioCamera],
+    take: Take,
+    scale: CaptureScale,
+    renderer: StudioRenderer,
+    bar: tqdm,
 ) -> None:
     folder = out / "sequences" / take.name
     dynamic = [stand for stand in cameras if "dynamic" in stand.roles and "held_out" not in stand.roles]
@@ -252,7 +260,10 @@ def _shoot_take(
         chosen = [dynamic[0]] + [dynamic[1 + (start + i) % (len(dynamic) - 1)] for i in range(scale.cameras_a_frame - 1)]
         if take.split == "test":
             chosen[-1:] = held_out[:1]
-        paths = {c.name: (folder / "images" / c.name / f"{frame:05d}.jpg", folder / "masks" / c.name / f"{frame:05d}.png") for c in chosen}
+        paths = {
+            c.name: (folder / "images" / c.name / f"{frame:05d}.jpg", folder / "masks" / c.name / f"{frame:05d}.png")
+            for c in chosen
+        }
         _shoot(rig.pose(take.performance.values[frame]), chosen, renderer, bar, paths.__getitem__)
 
 

@@ -87,7 +87,11 @@ class _Reader:
 
     def _primitive(self, node: dict, mesh: dict, primitive: dict, names: list[str], world: np.ndarray) -> RawMesh:
         vertices = self._accessor(primitive["attributes"]["POSITION"]).astype(np.float64)
-        faces = self._accessor(primitive["indices"]).reshape(-1, 3) if "indices" in primitive else np.arange(len(vertices)).reshape(-1, 3)
+        faces = (
+            self._accessor(primitive["indices"]).reshape(-1, 3)
+            if "indices" in primitive
+            else np.arange(len(vertices)).reshape(-1, 3)
+        )
         shapes = {}
         for position, target in enumerate(primitive.get("targets", ())):
             name = names[position] if position < len(names) else f"target{position}"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 from PIL import Image
@@ -78,7 +78,9 @@ def read_obj_folder(folder: Path) -> list[RawMesh]:
         else:
             face.shapes[file.stem] = mesh.vertices - face.vertices
     if differing:
-        raise InputError(f"{neutral.name} has {len(face.vertices)} vertices; not so {', '.join(differing)}: all shapes need one topology")
+        raise InputError(
+            f"{neutral.name} has {len(face.vertices)} vertices; not so {', '.join(differing)}: all shapes need one topology"
+        )
     return meshes
 
 
@@ -99,7 +101,10 @@ def _read_obj(path: Path) -> RawMesh:
                 faces += [(ids[0], ids[i], ids[i + 1]) for i in range(1, len(ids) - 1)]
             elif words[:1] == ["mtllib"]:
                 image = _texture_of(path.parent / " ".join(words[1:]))
-        points, triangles = np.asarray(vertices, dtype=np.float64).reshape(-1, 3), np.asarray(faces, dtype=np.int64).reshape(-1, 3)
+        points, triangles = (
+            np.asarray(vertices, dtype=np.float64).reshape(-1, 3),
+            np.asarray(faces, dtype=np.int64).reshape(-1, 3),
+        )
         if not len(triangles) or triangles.min() < 0 or triangles.max() >= len(points):
             raise InputError(f"{path} holds no mesh, or a face names a vertex that is not there")
         found = None
@@ -182,7 +187,9 @@ def _stand_upright(face: RawMesh, others: list[RawMesh], shapes: dict[str, np.nd
     height = np.ptp((face.vertices @ turn.T)[:, 1])
     fitting = [(name, unit) for name, unit in _UNITS if HEAD_METRES[0] <= height * unit <= HEAD_METRES[1]]
     if not fitting:
-        raise InputError(f"{path}: the face is {height:.4g} units high, which is no head in metres, centimetres, millimetres or inches")
+        raise InputError(
+            f"{path}: the face is {height:.4g} units high, which is no head in metres, centimetres, millimetres or inches"
+        )
     name, unit = fitting[0]
     if unit != 1.0:
         say(f"units were {name}: converted to metres")
@@ -191,8 +198,7 @@ def _stand_upright(face: RawMesh, others: list[RawMesh], shapes: dict[str, np.nd
     centre = np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, high[2] - 0.1])
     for mesh in (face, *others):
         mesh.vertices = mesh.vertices @ turn.T * unit - centre
-    for shape in shapes:
-        shapes[shape] = shapes[shape] @ turn.T * unit
+    shapes.update({name: offsets @ turn.T * unit for name, offsets in shapes.items()})
 
 
 def _weld(face: RawMesh, shapes: dict[str, np.ndarray], say: Say) -> tuple[RawMesh, dict[str, np.ndarray]]:
@@ -206,7 +212,9 @@ def _weld(face: RawMesh, shapes: dict[str, np.ndarray], say: Say) -> tuple[RawMe
     if not solid.all():
         say(f"{face.name}: {int((~solid).sum())} degenerate triangles dropped")
     colors = None if face.colors is None else face.colors[first]
-    return RawMesh(face.name, face.vertices[first], faces[solid], colors), {name: values[first] for name, values in shapes.items()}
+    return RawMesh(face.name, face.vertices[first], faces[solid], colors), {
+        name: values[first] for name, values in shapes.items()
+    }
 
 
 def _kind_of(name: str) -> str | None:

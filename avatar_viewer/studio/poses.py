@@ -5,7 +5,7 @@ Knows rig coefficients by name; knows no mesh, picture or file.
 
 from __future__ import annotations
 
-from typing import Mapping
+from collections.abc import Mapping
 
 import numpy as np
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Iterable, Sequence
 
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.spatial import cKDTree
 
+from ..errors import InputError
 from ..types import Camera
 from .blendshapes import BlendshapeRig, Mesh, PosedHead
 from .zbuffer import draw_triangles
@@ -90,8 +91,10 @@ class StudioRenderer:
         seed: int = 0,
         variant: str | None = None,
     ) -> None:
-        import mitsuba
-
+        try:
+            import mitsuba
+        except ModuleNotFoundError as error:
+            raise InputError("the studio's light needs mitsuba: pip install 'avatar-viewer[studio]'") from error
         self.variant = variant or choose_variant()
         mitsuba.set_variant(self.variant)
         mitsuba.set_log_level(mitsuba.LogLevel.Error)
@@ -107,7 +110,9 @@ class StudioRenderer:
         lips = cKDTree(rig.face.vertices[rig.regions["lips"]])
         far = [part.attachment == "head" and lips.query(part.mesh.vertices)[0].min() > FAR_METRES for part in rig.parts]
         keeps = [is_far or part.attachment == "face" for part, is_far in zip(rig.parts, far)]
-        turned = [mesh.faces[:, ::-1] if i and keeps[i - 1] and _is_inside_out(mesh) else mesh.faces for i, mesh in enumerate(meshes)]
+        turned = [
+            mesh.faces[:, ::-1] if i and keeps[i - 1] and _is_inside_out(mesh) else mesh.faces for i, mesh in enumerate(meshes)
+        ]
         self._faces = np.concatenate([faces + start for faces, start in zip(turned, starts)])
         self._changing = [0] + [i + 1 for i, kept in enumerate(keeps) if not kept]
         self._scene = None
@@ -227,7 +232,11 @@ def _points_around_vertices(
     triangle, corner = pick // 3, pick % 3
     share, split = 0.45 * rng.random(len(vertex)), rng.random(len(vertex))
     weights, row = np.zeros((len(vertex), 3)), np.arange(len(vertex))
-    weights[row, corner], weights[row, (corner + 1) % 3], weights[row, (corner + 2) % 3] = 1 - share, share * split, share * (1 - split)
+    weights[row, corner], weights[row, (corner + 1) % 3], weights[row, (corner + 2) % 3] = (
+        1 - share,
+        share * split,
+        share * (1 - split),
+    )
     place, own = ((values[triangle] * weights[..., None]).sum(axis=1) for values in (corners, colors))
     return vertex, place, normals[triangle], own
 

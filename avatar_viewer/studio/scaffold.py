@@ -5,8 +5,8 @@ A point counts as visible if some camera sees it in some pose. Knows meshes, cam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -62,7 +62,9 @@ def scatter_points(parts: Sequence[Part], count: int, seed: int) -> list[Surface
     return result
 
 
-def mark_seen(points: np.ndarray, camera: Camera, depth: np.ndarray, seen: np.ndarray) -> None:  # [P, 3], [H, W], [P] bool in and out
+def mark_seen(
+    points: np.ndarray, camera: Camera, depth: np.ndarray, seen: np.ndarray
+) -> None:  # [P, 3], [H, W], [P] bool in and out
     """Set `seen` where `camera` has the point in view and nothing before it; `depth` 0 where nothing is."""
     world_to_camera = camera.viewmat.double().numpy()
     local = points @ world_to_camera[:3, :3].T + world_to_camera[:3, 3]
@@ -74,7 +76,9 @@ def mark_seen(points: np.ndarray, camera: Camera, depth: np.ndarray, seen: np.nd
     seen[rows[(surface > 0) & (local[rows, 2] < surface + DEPTH_TOLERANCE)]] = True
 
 
-def choose_points(parts: Sequence[Part], candidates: Sequence[SurfacePoints], seen: Sequence[np.ndarray], count: int, seed: int) -> Scaffold:
+def choose_points(
+    parts: Sequence[Part], candidates: Sequence[SurfacePoints], seen: Sequence[np.ndarray], count: int, seed: int
+) -> Scaffold:
     """`count` points, evenly spread over what was seen, denser where detail is."""
     rng = np.random.default_rng(seed)
     visible = np.array([mask.sum() for mask in seen], dtype=np.float64)  # candidates already lie by area and detail

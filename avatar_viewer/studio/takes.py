@@ -5,9 +5,9 @@ Knows sentences, voices and performances; knows no mesh, camera or file of a cap
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from tqdm import tqdm
@@ -67,7 +67,10 @@ def plan_takes(rig: BlendshapeRig, scale: CaptureScale, sentences: Path | None, 
     yield sweep_take(scale)
     jobs = [("train", index, text, take) for take in range(scale.takes) for index, text in enumerate(train)]
     jobs += [("test", index, text, 0) for index, text in enumerate(test)]
-    pictured = {"train": _pick(len(train) * scale.takes, scale.pictured_sequences), "test": _pick(len(test), max(1, scale.pictured_sequences // 2))}
+    pictured = {
+        "train": _pick(len(train) * scale.takes, scale.pictured_sequences),
+        "test": _pick(len(test), max(1, scale.pictured_sequences // 2)),
+    }
     counts = {"train": 0, "test": 0}
     for split, index, text, take in tqdm(jobs, desc="voices", unit="sentence"):
         rng = np.random.default_rng((seed, split == "test", index, take))
@@ -119,7 +122,11 @@ def _perform(text: str, split: str, take: int, rng: np.random.Generator) -> Perf
     feeling = "neutral" if rng.random() < 0.3 else names[rng.integers(len(names))]
     emotion = EMOTIONS[feeling]
     utterance = synthesise(
-        text, voice, rate=emotion.rate * rng.uniform(0.9, 1.1), pitch=emotion.pitch * rng.uniform(0.92, 1.08), pitch_range=emotion.pitch_range
+        text,
+        voice,
+        rate=emotion.rate * rng.uniform(0.9, 1.1),
+        pitch=emotion.pitch * rng.uniform(0.92, 1.08),
+        pitch_range=emotion.pitch_range,
     )
     padded = pad_with_silence(utterance, float(rng.uniform(0.2, 0.5)), float(rng.uniform(0.3, 0.6)))
     return perform(padded, emotion=feeling, fps=FPS, seed=int(rng.integers(2**31)))

@@ -21,10 +21,17 @@ def draw_triangles(
     viewmat, intrinsics = camera.viewmat.double().numpy(), camera.K.double().numpy() * supersampling
     local = vertices.astype(np.float64) @ viewmat[:3, :3].T + viewmat[:3, 3]
     z = np.maximum(local[:, 2], 1e-9)
-    screen = np.stack((local[:, 0] / z * intrinsics[0, 0] + intrinsics[0, 2], local[:, 1] / z * intrinsics[1, 1] + intrinsics[1, 2]), axis=1)
+    screen = np.stack(
+        (local[:, 0] / z * intrinsics[0, 0] + intrinsics[0, 2], local[:, 1] / z * intrinsics[1, 1] + intrinsics[1, 2]), axis=1
+    )
     height, width = camera.height * supersampling, camera.width * supersampling
     fine_color, fine_depth = _fill(
-        screen.astype(np.float32), local[:, 2].astype(np.float32), faces.astype(np.int64), colors.astype(np.float32), height, width
+        screen.astype(np.float32),
+        local[:, 2].astype(np.float32),
+        faces.astype(np.int64),
+        colors.astype(np.float32),
+        height,
+        width,
     )
     blocks = (camera.height, supersampling, camera.width, supersampling)
     color = fine_color.reshape(*blocks, 3).mean(axis=(1, 3))

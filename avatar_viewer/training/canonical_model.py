@@ -87,7 +87,9 @@ class CanonicalModel(nn.Module):
             "lining": lining,
             "lining_means": under.means[lining],
             "lining_quats": under.quats[lining],
-            "lining_log_scales": under.log_scales[lining] + 0.5 * math.log(len(neutral) / max(1, len(lining))) + math.log(LINING_SHRINK),
+            "lining_log_scales": under.log_scales[lining]
+            + 0.5 * math.log(len(neutral) / max(1, len(lining)))
+            + math.log(LINING_SHRINK),
             "binding_vertices": torch.cat((binding[0], under.binding_vertices[lining])),
             "binding_weights": torch.cat((binding[1], under.binding_weights[lining])),
             "group_ids": torch.cat((binding[2], torch.full((len(lining),), -1))),
@@ -142,7 +144,9 @@ class CanonicalModel(nn.Module):
         return torch.cat((self.face_log_scales, self.other_log_scales, self.lining_log_scales))
 
     def _opacity_logits(self) -> Tensor:
-        return torch.cat((self.face_opacity_logits, self.other_opacity_logits, self.face_means.new_full((len(self.lining),), 6.0)))
+        return torch.cat(
+            (self.face_opacity_logits, self.other_opacity_logits, self.face_means.new_full((len(self.lining),), 6.0))
+        )
 
     def triplane_colors(self) -> Tensor:  # [Q + P, 3]
         # Positions are learned from where things are, not from what colour would suit them.

@@ -55,7 +55,10 @@ class RigSettings:
     seed: int = 0
 
 
-SCALES: dict[str, RigSettings] = {"demo": RigSettings(steps=2000, coarse_share=0.75), "dev": RigSettings(steps=250, others=6_000, polish_steps=30)}
+SCALES: dict[str, RigSettings] = {
+    "demo": RigSettings(steps=2000, coarse_share=0.75),
+    "dev": RigSettings(steps=250, others=6_000, polish_steps=30),
+}
 
 
 @dataclass(frozen=True)
@@ -271,5 +274,8 @@ def _geometry_groups(model: CanonicalModel, settings: RigSettings) -> list[tuple
 
 def _optimizer(model: CanonicalModel, settings: RigSettings) -> torch.optim.Adam:
     groups = _geometry_groups(model, settings)
-    groups += [(list(model.color.planes.parameters()), settings.plane_rate), (list(model.color.decode.parameters()), settings.decoder_rate)]
+    groups += [
+        (list(model.color.planes.parameters()), settings.plane_rate),
+        (list(model.color.decode.parameters()), settings.decoder_rate),
+    ]
     return torch.optim.Adam([{"params": params, "lr": rate} for params, rate in groups], betas=(0.9, 0.99), eps=1e-15, fused=True)

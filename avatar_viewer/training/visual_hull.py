@@ -39,7 +39,9 @@ def carve_points(capture: Capture, count: int, seed: int) -> tuple[Tensor, Tenso
     shell = np.flatnonzero((grid & ~binary_erosion(grid)).ravel())
     shell = shell[cKDTree(capture.neutral.numpy()).query(cells[shell])[0] > CLEAR_OF_FACE]
     if not len(shell):
-        raise InputError(f"capture {capture.folder}: its masks leave no space beside the face; give a scaffold.npz or check the masks")
+        raise InputError(
+            f"capture {capture.folder}: its masks leave no space beside the face; give a scaffold.npz or check the masks"
+        )
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(shell, size=count, replace=len(shell) < count))
     jitter = (rng.random((count, 3)) - 0.5) * (2 * REACH / CELLS)

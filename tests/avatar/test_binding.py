@@ -85,6 +85,8 @@ def test_carrying_is_differentiable_in_the_canonical_positions():
     points = (vertices[:5] + 0.001).requires_grad_()
     nearest, weights = bind(points, vertices)
     groups = torch.eye(4)[None]
-    means, _ = carry(points, torch.ones(5, 4), nearest, weights, torch.tensor([-1, -1, 0, 0, -1]), groups, torch.zeros_like(vertices))
+    means, _ = carry(
+        points, torch.ones(5, 4), nearest, weights, torch.tensor([-1, -1, 0, 0, -1]), groups, torch.zeros_like(vertices)
+    )
     means.sum().backward()
     assert torch.allclose(points.grad, torch.ones_like(points.grad))

@@ -9,7 +9,9 @@ from avatar_viewer.studio.blendshapes import BlendshapeRig, Mesh, Part
 RADII = np.array([0.075, 0.105, 0.09])  # metres
 
 
-def _grid(rows: int, columns: int, azimuth: tuple[float, float], polar: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _grid(
+    rows: int, columns: int, azimuth: tuple[float, float], polar: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Directions [P, 3], triangles facing outwards [F, 3] and (u, v) in -1..1 of a spherical grid."""
     v, u = np.meshgrid(np.linspace(-1, 1, rows), np.linspace(-1, 1, columns), indexing="ij")
     phi = np.interp(u, (-1, 1), azimuth)
@@ -22,7 +24,9 @@ def _grid(rows: int, columns: int, azimuth: tuple[float, float], polar: tuple[fl
     return directions, faces.astype(np.int32), np.stack((u, v), -1).reshape(-1, 2)
 
 
-def _blob(centre: tuple[float, float, float], radii: float | np.ndarray, color: tuple[float, float, float], size: int = 12) -> Mesh:
+def _blob(
+    centre: tuple[float, float, float], radii: float | np.ndarray, color: tuple[float, float, float], size: int = 12
+) -> Mesh:
     directions, faces, _ = _grid(size, 2 * size, (-np.pi, np.pi), (-np.pi / 2, np.pi / 2))
     vertices = (np.asarray(centre) + directions * radii).astype(np.float32)
     return Mesh(vertices, faces, np.tile(np.float32(color), (len(vertices), 1)))
@@ -35,7 +39,7 @@ def build_crude_rig(rows: int = 24, columns: int = 24) -> BlendshapeRig:
     bumps = 0.003 * np.cos(5 * u) * np.cos(4 * v)
     vertices = (directions * (RADII + 0.002 + bumps[:, None] + 0.018 * nose[:, None])).astype(np.float32)
     mouth = np.exp(-((u / 0.3) ** 2 + ((v + 0.45) / 0.12) ** 2))
-    brow = np.exp(-((v - 0.45) / 0.05) ** 2) * (np.abs(np.abs(u) - 0.35) < 0.22)
+    brow = np.exp(-(((v - 0.45) / 0.05) ** 2)) * (np.abs(np.abs(u) - 0.35) < 0.22)
     skin = np.array([0.80, 0.60, 0.50]) + 0.05 * np.sin(7 * u)[:, None]
     colors = skin * (1 - mouth[:, None]) + np.array([0.70, 0.25, 0.25]) * mouth[:, None]
     colors = colors * (1 - 0.7 * brow[:, None])

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from studio.crude_capture import write_crude_capture
 from studio.crude_rig import build_crude_rig
-from PIL import Image
 
 from avatar_viewer.action_units import AU_NAMES
 from avatar_viewer.config import SAMPLE_RATE
@@ -23,6 +23,8 @@ from avatar_viewer.training.datasets.capture import open_capture, read_openface_
 from avatar_viewer.training.datasets.undistort import Undistortion
 
 pytest.importorskip("mitsuba")
+
+
 @pytest.fixture(scope="module")
 def capture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("capture") / "crude"
@@ -145,7 +147,7 @@ def test_openface_columns_are_joined_by_name_and_failed_frames_filled(tmp_path: 
 def test_distortion_is_taken_out():
     K = np.array([[50.0, 0, 32], [0, 50.0, 32], [0, 0, 1]])
     D = np.array([0.2, 0.0, 0.0, 0.0, 0.0])
-    y, x = np.mgrid[0:64, 0:64]
+    x = np.mgrid[0:64, 0:64][1]
     picture = (4 * x).clip(0, 255).astype(np.uint8)
     flat = Undistortion(K, D, 64, 64).apply(picture, 0)
     # The ray at pixel centre 48.5 has x = 0.33; the lens drew it at 0.33 (1 + 0.2 r^2), r^2 = 0.33^2 + 0.01^2.

@@ -36,7 +36,8 @@ def _arkit_shapes() -> dict[str, np.ndarray]:
     return shapes
 
 
-def _write_folder(folder: Path, unit: float = 1.0, turn: np.ndarray = np.eye(3)) -> None:
+def _write_folder(folder: Path, unit: float = 1.0, turn: np.ndarray | None = None) -> None:
+    turn = np.eye(3) if turn is None else turn
     face = build_crude_rig(40, 40).face
     _write_obj(folder / "neutral.obj", face.vertices @ turn.T * unit, face.faces, face.colors)
     for name, offsets in _arkit_shapes().items():
@@ -50,7 +51,14 @@ def _write_glb(path: Path, targets: dict[str, np.ndarray]) -> None:
     def add(array: np.ndarray, component: int, kind: str) -> int:
         nonlocal blob
         views.append({"buffer": 0, "byteOffset": len(blob), "byteLength": array.nbytes})
-        accessors.append({"bufferView": len(views) - 1, "componentType": component, "count": array.size // (3 if kind == "VEC3" else 1), "type": kind})
+        accessors.append(
+            {
+                "bufferView": len(views) - 1,
+                "componentType": component,
+                "count": array.size // (3 if kind == "VEC3" else 1),
+                "type": kind,
+            }
+        )
         blob += array.tobytes() + b"\0" * (-array.nbytes % 4)
         return len(accessors) - 1
 

@@ -101,7 +101,7 @@ def test_the_under_layer_is_spread_evenly_behind_the_skin_and_keeps_off_the_bord
 
 def test_half_size_pictures_show_the_same_scene(capture: Capture):
     shot = stage.load_shots(capture, (capture.canonical,))[0]
-    camera, color, mask = stage.prepare_shot(shot, 2, torch.device("cpu"))
+    camera, color, _ = stage.prepare_shot(shot, 2, torch.device("cpu"))
     assert (camera.width, camera.height) == (24, 24) and color.shape == (24, 24, 3)
     assert torch.allclose(color[0, 0], shot.color[:2, :2].float().mean(dim=(0, 1)) / 255)
     full, half = shot.camera, camera

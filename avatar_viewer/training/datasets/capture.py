@@ -9,10 +9,10 @@ from __future__ import annotations
 import csv
 import json
 import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Mapping, Sequence
 
 import numpy as np
 import soundfile
@@ -69,7 +69,9 @@ class Shot:
         expected = (self.view.height, self.view.width)
         for path, pixels in ((self.color_path, color), (self.mask_path, mask)):
             if pixels.shape[:2] != expected:
-                raise InputError(f"{path} has {pixels.shape[1]} x {pixels.shape[0]} pixels, its camera {expected[1]} x {expected[0]}")
+                raise InputError(
+                    f"{path} has {pixels.shape[1]} x {pixels.shape[0]} pixels, its camera {expected[1]} x {expected[0]}"
+                )
         return torch.from_numpy(color), torch.from_numpy(mask)
 
 
@@ -259,8 +261,14 @@ def read_openface_csv(path: Path) -> AUCodes:
     if not columns:
         raise InputError(f"{path} has no AU intensity column (AU01_r ...); found {', '.join(names[:8])} ...")
     try:
-        values = np.array([[float(row[i]) for i, _ in columns] for row in rows], dtype=np.float32).reshape(len(rows), len(columns))
-        success = np.array([float(row[names.index("success")]) > 0.5 for row in rows]) if "success" in names else np.ones(len(rows), bool)
+        values = np.array([[float(row[i]) for i, _ in columns] for row in rows], dtype=np.float32).reshape(
+            len(rows), len(columns)
+        )
+        success = (
+            np.array([float(row[names.index("success")]) > 0.5 for row in rows])
+            if "success" in names
+            else np.ones(len(rows), bool)
+        )
     except (ValueError, IndexError) as error:
         raise InputError(f"{path} holds something that is no number: {error}") from error
     if len(rows) and success.any() and not success.all():
@@ -340,7 +348,9 @@ def _read_cameras(path: Path, faults: list[str]) -> tuple[dict[str, Camera], dic
             distortion = np.asarray(entry.get("D", [0.0] * 5), dtype=np.float64).reshape(-1)
             cameras[name] = Camera(torch.linalg.inv(pose).float(), intrinsics, int(entry["width"]), int(entry["height"]))
             if distortion.any():
-                undistortions[name] = Undistortion(intrinsics.double().numpy(), distortion, cameras[name].width, cameras[name].height)
+                undistortions[name] = Undistortion(
+                    intrinsics.double().numpy(), distortion, cameras[name].width, cameras[name].height
+                )
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             faults.append(f"cameras.json: {name}: {type(error).__name__} {error}")
     return cameras, undistortions

@@ -23,7 +23,13 @@ class Undistortion:
             self._source = self._where_from()
         if pixels.ndim == 2:
             return map_coordinates(pixels, self._source, order=1, mode="constant", cval=outside)
-        return np.stack([map_coordinates(pixels[..., c], self._source, order=1, mode="constant", cval=outside) for c in range(pixels.shape[2])], -1)
+        return np.stack(
+            [
+                map_coordinates(pixels[..., c], self._source, order=1, mode="constant", cval=outside)
+                for c in range(pixels.shape[2])
+            ],
+            -1,
+        )
 
     def _where_from(self) -> np.ndarray:
         k1, k2, p1, p2, k3 = np.pad(self.D, (0, 5 - min(5, len(self.D))))[:5]
