@@ -47,6 +47,7 @@ _CPU_FPS, _GPU_FPS = 40.0, 60.0  # two cores also have speech to hear and a wind
 _RESTING_FPS = ((2.0, 30.0), (10.0, 12.0), (1e9, 5.0))  # (seconds since the last input, frames a second)
 _LOADING_FPS = 12.0  # what is being loaded needs the cores
 _KEY_REPEAT_SECONDS = 0.2
+_ERROR_SECONDS = 10.0  # that an error stays in sight whatever else there is to say
 _LONG_MESSAGE = 180  # characters: these get a dialog
 
 
@@ -86,6 +87,7 @@ class App:
         self._pictures = 0
         self._is_stopping = False
         self._message = ""
+        self._error_until = 0.0  # time.monotonic() before which a notice does not replace the error on show
         self._edit_given: AUEdit | None = None
         gate.open_window("Avatar viewer", options.window_size)
         self._build()
@@ -257,6 +259,10 @@ class App:
         return speed, delay, backend, counters, bool(dropped)
 
     def _say(self, text: str, is_error: bool = False) -> None:
+        if is_error:
+            self._error_until = time.monotonic() + _ERROR_SECONDS
+        elif time.monotonic() < self._error_until:
+            text, is_error = f"{text}. Before that: {self._message}", True
         self._message = text
         if is_error and len(text) > _LONG_MESSAGE:
             self._error.show(text)
