@@ -45,16 +45,6 @@ def until(condition, poll, what, seconds=20.0):
         time.sleep(0.005)
 
 
-def furthest_behind(speech, now, poll):
-    """Seconds that the clock is behind the newest sample, just after samples came: they come in bursts on a busy machine."""
-    delays = []
-    for _ in range(60):
-        poll()
-        delays.append(speech.count / 16_000 - now())
-        time.sleep(0.02)
-    return max(delays)
-
-
 @pytest.fixture
 def player(devices):
     player = Player()
@@ -138,7 +128,8 @@ def test_the_microphone_hears_what_is_spoken(devices, chirp):
     assert pitch(middle, 16_000) == pytest.approx(300 + 200 * 2.1, abs=25)
     assert playback.count / PLAYBACK_RATE == pytest.approx(speech.count / 16_000, abs=0.1)
     assert microphone.overflows == 0
-    assert 0.3 < furthest_behind(speech, microphone.now, microphone.poll) < 0.8
+    behind = speech.count / 16_000 - microphone.now()
+    assert behind == pytest.approx(0.4, abs=0.15)
     microphone.close()
 
 
@@ -166,7 +157,7 @@ def test_a_frozen_sound_server_neither_hangs_the_session_nor_stops_the_picture(d
             slowest = max(slowest, time.monotonic() - before)
             time.sleep(0.01)
         assert "does not answer" in session.silent_because
-        assert slowest < 2.0, "the frame loop was held up"  # for as long as the server is frozen, or nearly
+        assert slowest < 0.5, "the frame loop was held up"
         now = session.now()
         until(lambda: session.now() > now + 0.2 or session.now() < now, session.update, "time going on")
     finally:
@@ -184,9 +175,14 @@ def test_a_live_voice_moves_the_face_at_a_constant_delay(devices, tiny_avatar, c
         until(lambda: session.microphone is not None and session.microphone.is_ready, session.update, "the microphone")
         speaking = devices.speak(chirp)
         until(lambda: (session.timeline.end_seconds or 0) > 2.0, session.update, "motion")
-        delay = furthest_behind(SpoolReader(session.microphone.speech), session.now, session.update)
+        delays = []
+        reader = SpoolReader(session.microphone.speech)
+        for _ in range(50):
+            session.update()
+            delays.append(reader.count / 16_000 - session.now())
+            time.sleep(0.02)
         speaking.wait(20)
-        assert session.microphone.delay_seconds - 0.1 < delay < session.microphone.delay_seconds + 0.4
+        assert np.median(delays) == pytest.approx(session.microphone.delay_seconds, abs=0.1)
         assert session.delay_ms >= 1000 * session.microphone.delay_seconds
         session.stop_microphone()
         assert not session.motion().offsets.any() and not session.is_playing
