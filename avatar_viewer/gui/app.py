@@ -19,7 +19,8 @@ from ..errors import InputError
 from ..live.decoding import SOUND_SUFFIXES
 from ..live.export import BACKGROUND
 from ..live.handoff import MotionTimeline
-from ..live.session import Session, describe
+from ..live.messages import describe
+from ..live.session import Session
 from ..live.trace import StageTimes, Trace
 from ..rendering import gsplat_backend
 from ..rendering.orbit import OrbitCamera
