@@ -28,6 +28,7 @@ HOMES = {
     "dearpygui": {"gui/gate.py"},
     "pyrr": {"geometry.py"},
     "mitsuba": {"studio/renderer.py"},
+    "parselmouth": {"studio/delivery.py"},
 }
 HOME_ROOMS = {"sounddevice": "live", "av": "live", "threading": "live", "multiprocessing": "live", "queue": "live"}
 

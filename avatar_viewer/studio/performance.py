@@ -14,7 +14,8 @@ from scipy.ndimage import gaussian_filter1d
 from ..action_units import AU_NAMES, MAX_INTENSITY, NUM_AUS, SPEECH_AUS
 from ..config import SAMPLE_RATE
 from .blendshapes import RIG_CHANNELS, VISEMES
-from .voices import SILENCE, Phone, Utterance
+from .delivery import Delivery, speak
+from .voices import SILENCE, Phone, Utterance, Voice, pad_with_silence
 
 GRID = 100  # Hz, the clock on which curves are drawn before they are sampled at the motion rate
 
@@ -36,23 +37,33 @@ class Performance:
 
 @dataclass(frozen=True)
 class Emotion:
-    """How an emotion sounds (factors on a voice's own rate, pitch, melody) and looks (AU intensities)."""
+    """How an emotion sounds and looks (AU intensities), at strength 1."""
 
-    rate: float
-    pitch: float
-    pitch_range: float
+    delivery: Delivery
     aus: Mapping[str, float]
 
 
+# Looks after FACS (Ekman, Friesen and Hager 2002, the prototypes of the emotions), sounds after Scherer (2003).
 EMOTIONS: dict[str, Emotion] = {
-    "neutral": Emotion(1.0, 1.0, 1.0, {}),
-    "happy": Emotion(1.1, 1.25, 1.6, {"AU06": 2.2, "AU12": 2.8}),
-    "sad": Emotion(0.82, 0.8, 0.4, {"AU01": 2.6, "AU04": 1.4, "AU15": 2.4}),
-    "angry": Emotion(1.15, 0.9, 1.8, {"AU04": 3.2, "AU07": 2.2, "AU23": 1.2}),
-    "fearful": Emotion(1.2, 1.4, 0.8, {"AU01": 2.6, "AU02": 1.8, "AU04": 1.2, "AU05": 2.4}),
-    "disgusted": Emotion(0.88, 0.85, 1.2, {"AU09": 2.6, "AU10": 1.8}),
-    "surprised": Emotion(1.05, 1.45, 2.0, {"AU01": 2.4, "AU02": 2.8, "AU05": 2.2}),
+    "neutral": Emotion(Delivery(), {}),
+    "happy": Emotion(Delivery(1.1, 1.2, 1.6, lilt=0.13, rise=0.1, tilt=2.5, dynamics=1.2), {"AU06": 2.4, "AU12": 3.0}),
+    "sad": Emotion(
+        Delivery(0.78, 0.88, 0.4, rise=-0.25, tilt=-5.0, dynamics=0.75, breath=0.2),
+        {"AU01": 2.8, "AU04": 1.9, "AU15": 2.6, "AU17": 2.2},
+    ),
+    "angry": Emotion(
+        Delivery(1.12, 1.05, 1.2, rise=-0.2, tilt=4.5, dynamics=1.5, roughness=0.05), {"AU04": 3.2, "AU07": 2.4, "AU23": 2.4}
+    ),
+    "fearful": Emotion(
+        Delivery(1.2, 1.45, 0.7, tilt=0.5, tremor=0.16, breath=0.12), {"AU01": 2.8, "AU02": 2.4, "AU04": 2.0, "AU05": 2.8}
+    ),
+    "disgusted": Emotion(
+        Delivery(0.85, 0.8, 0.8, rise=-0.1, tilt=1.5, dynamics=1.2, roughness=0.14), {"AU09": 2.9, "AU10": 2.4}
+    ),
+    "surprised": Emotion(Delivery(1.0, 1.35, 2.0, lilt=0.18, rise=0.7, tilt=1.0, dynamics=1.2), {"AU01": 2.6, "AU02": 3.0, "AU05": 2.4}),
+    "contemptuous": Emotion(Delivery(0.9, 0.85, 1.5, rise=-0.5, tilt=-1.5), {"AU14": 2.8, "AU07": 1.8}),
 }
+_NEUTRAL_SHARE = 0.3  # of what is acted without a feeling
 
 
 @dataclass(frozen=True)
@@ -98,14 +109,39 @@ GESTURES: dict[str, tuple[_Gesture, ...]] = {
 }  # fmt: skip
 
 
-def perform(utterance: Utterance, *, emotion: str = "neutral", fps: float = 25.0, seed: int = 0) -> Performance:
+def act(
+    text: str,
+    voice: Voice,
+    rng: np.random.Generator,
+    *,
+    fps: float = 25.0,
+    before: tuple[float, float] = (0.2, 0.9),  # seconds of silence, drawn between
+    after: tuple[float, float] = (0.3, 1.2),
+) -> Performance:
+    """`text` spoken in a drawn feeling of a drawn strength, in the voice's own and a slightly varied manner."""
+    feeling, strength = draw_feeling(rng)
+    manner = EMOTIONS[feeling].delivery.at(strength)
+    # Whose voice it is says nothing of how it feels: rate and pitch vary as they do from one person to the next.
+    manner = replace(manner, rate=manner.rate * rng.uniform(0.88, 1.12), pitch=manner.pitch * np.exp(rng.uniform(-0.18, 0.18)))
+    spoken = pad_with_silence(speak(text, voice, manner, rng), float(rng.uniform(*before)), float(rng.uniform(*after)))
+    return perform(spoken, emotion=feeling, strength=strength, fps=fps)
+
+
+def draw_feeling(rng: np.random.Generator) -> tuple[str, float]:
+    """An emotion and its strength; often none."""
+    names = tuple(EMOTIONS)
+    feeling = "neutral" if rng.random() < _NEUTRAL_SHARE else names[rng.integers(1, len(names))]
+    return feeling, float(rng.uniform(0.7, 1.2))
+
+
+def perform(utterance: Utterance, *, emotion: str = "neutral", strength: float = 1.0, fps: float = 25.0) -> Performance:
     """The face of an utterance: coarticulated visemes, accents on the brows, the emotion's AUs with the voice's arousal."""
     duration = len(utterance.samples) / SAMPLE_RATE
     ticks = np.arange(int(np.ceil(duration * GRID)) + 1) / GRID
     loudness = _loudness(utterance.samples, len(ticks))
     values = np.zeros((len(ticks), len(RIG_CHANNELS)))
     values[:, NUM_AUS : NUM_AUS + len(VISEMES)] = _visemes(utterance.phones, ticks, loudness)
-    values[:, :NUM_AUS] = _expression(utterance, ticks, loudness, emotion, np.random.default_rng(seed))
+    values[:, :NUM_AUS] = _expression(utterance, ticks, loudness, emotion, strength)
     return Performance(
         fps, _sample(values, ticks, duration, fps), RIG_CHANNELS, utterance.phones, utterance.samples, utterance.voice, utterance.text,
         emotion=emotion,
@@ -189,13 +225,19 @@ def _gestures_of(phone: Phone) -> tuple[_Gesture, ...]:
     return (_Gesture({}, strength=1.2 if length > 0.15 else 0.4, hold=(margin, 1 - margin * 0.75), release_seconds=0.05),)
 
 
-def _expression(utterance: Utterance, ticks: np.ndarray, loudness: np.ndarray, emotion: str, rng: np.random.Generator) -> np.ndarray:
-    """AU channels [ticks, 17]: the emotion with the arousal of the voice, and brows that rise on accents."""
+def _expression(utterance: Utterance, ticks: np.ndarray, loudness: np.ndarray, emotion: str, strength: float) -> np.ndarray:
+    """AU channels [ticks, 17]: the emotion with the arousal of the voice, and brows that rise on accents.
+
+    A feeling comes with the voice that carries it and fades after the last word: before it speaks, nobody can hear it.
+    """
     tracks = np.zeros((len(ticks), NUM_AUS))
-    arousal = 0.55 + 0.6 * gaussian_filter1d(loudness, sigma=0.4 * GRID)
-    fade = np.clip(np.minimum(ticks / 0.4, (ticks[-1] - ticks) / 0.4), 0.0, 1.0)
-    for name, intensity in EMOTIONS[emotion].aus.items():
-        tracks[:, AU_NAMES.index(name)] += intensity * arousal * fade * rng.uniform(0.85, 1.15)
+    arousal = 0.65 + 0.45 * gaussian_filter1d(loudness, sigma=0.4 * GRID)
+    spoken = [phone for phone in utterance.phones if phone.symbol != SILENCE]
+    if spoken:
+        into, out_of = (ticks - spoken[0].start) / 0.6, (spoken[-1].end + 0.6 - ticks) / 0.6
+        presence = np.clip(np.minimum(into, out_of), 0.0, 1.0) * np.clip((ticks[-1] - ticks) / 0.2, 0.0, 1.0)
+        for name, intensity in EMOTIONS[emotion].aus.items():
+            tracks[:, AU_NAMES.index(name)] += strength * intensity * arousal * presence
     accent = _accents(utterance.samples, len(ticks), loudness)
     tracks[:, AU_NAMES.index("AU01")] += 1.3 * accent
     tracks[:, AU_NAMES.index("AU02")] += 1.6 * accent

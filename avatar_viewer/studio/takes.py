@@ -15,9 +15,9 @@ from tqdm import tqdm
 from ..config import SAMPLE_RATE
 from ..errors import InputError
 from .blendshapes import RIG_CHANNELS, BlendshapeRig
-from .performance import EMOTIONS, Performance, counterfactual, perform
+from .performance import Performance, act, counterfactual
 from .poses import HIDDEN_SURFACE_POSES, action_unit_sweep
-from .voices import TEST_VOICES, TRAIN_VOICES, Voice, pad_with_silence, synthesise
+from .voices import TEST_VOICES, TRAIN_VOICES, Voice
 
 SWEEP = "au_sweep"
 DEFAULT_SENTENCES = Path(__file__).parents[2] / "assets" / "sentences.txt"
@@ -118,15 +118,4 @@ def _pick(available: int, wanted: int) -> set[int]:
 def _perform(text: str, split: str, take: int, rng: np.random.Generator) -> Performance:
     voices: tuple[Voice, ...] = TEST_VOICES if split == "test" else TRAIN_VOICES
     voice = voices[rng.integers(len(voices))]
-    names = tuple(EMOTIONS)
-    feeling = "neutral" if rng.random() < 0.3 else names[rng.integers(len(names))]
-    emotion = EMOTIONS[feeling]
-    utterance = synthesise(
-        text,
-        voice,
-        rate=emotion.rate * rng.uniform(0.9, 1.1),
-        pitch=emotion.pitch * rng.uniform(0.92, 1.08),
-        pitch_range=emotion.pitch_range,
-    )
-    padded = pad_with_silence(utterance, float(rng.uniform(0.2, 0.5)), float(rng.uniform(0.3, 0.6)))
-    return perform(padded, emotion=feeling, fps=FPS, seed=int(rng.integers(2**31)))
+    return act(text, voice, rng, fps=FPS, before=(0.2, 0.5), after=(0.3, 0.6))

@@ -28,8 +28,8 @@ from ..networks.au_encoder import AUEncoder
 from ..networks.denoiser import frame_pooling
 from ..networks.speech import SpeechBackbone
 from ..studio.blendshapes import RIG_CHANNELS, VISEMES, BlendshapeRig
-from ..studio.performance import EMOTIONS, Performance, counterfactual, perform, speech_activity, viseme_matrix
-from ..studio.voices import TRAIN_VOICES, pad_with_silence, synthesise
+from ..studio.performance import Performance, act, counterfactual, speech_activity, viseme_matrix
+from ..studio.voices import TRAIN_VOICES
 from .datasets.motion_windows import Entry, Sounds, Tracks
 from .datasets.speech_augment import disturb, noise
 from .datasets.speech_corpus import random_text, read_sentences, read_words
@@ -75,18 +75,10 @@ def more_performances(minutes: float, fps: float, seed: int) -> list[Performance
     result: list[Performance] = []
     missing = minutes * 60 * SAMPLE_RATE
     while missing > 0:
-        feeling = "neutral" if rng.random() < 0.3 else list(EMOTIONS)[rng.integers(len(EMOTIONS))]
-        emotion = EMOTIONS[feeling]
-        spoken = synthesise(
-            random_text(rng, sentences, words),
-            TRAIN_VOICES[rng.choice(len(TRAIN_VOICES), p=weights / weights.sum())],
-            rate=emotion.rate * rng.uniform(0.85, 1.15),
-            pitch=emotion.pitch * rng.uniform(0.9, 1.1),
-            pitch_range=emotion.pitch_range,
-        )
-        padded = pad_with_silence(spoken, float(rng.uniform(0.2, 0.6)), float(rng.uniform(0.3, 0.8)))
-        result.append(perform(padded, emotion=feeling, fps=fps, seed=int(rng.integers(2**31))))
-        missing -= len(padded.samples)
+        voice = TRAIN_VOICES[rng.choice(len(TRAIN_VOICES), p=weights / weights.sum())]
+        text = random_text(rng, sentences, words)
+        result.append(act(text, voice, rng, fps=fps, before=(0.2, 0.6), after=(0.3, 0.8)))
+        missing -= len(result[-1].samples)
     return result
 
 

@@ -1,4 +1,4 @@
-"""Stage speech, first half: the compact HuBERT learns phones, articulation and melody from synthesised voices.
+"""Stage speech, first half: the compact HuBERT learns phones, articulation, melody and feeling from synthesised voices.
 
 Frame-wise targets at HuBERT's own grid, through the very blocks that the stream runs, both stream contexts mixed.
 The heads on top exist only here. Progress is kept every minute; a run that is stopped goes on where it was.
@@ -23,7 +23,7 @@ from ..config import DEFAULT_STREAM, FEATURE_HOP, LOW_DELAY_STREAM, StreamContex
 from ..networks.speech import SpeechBackbone, block_shape, create_speech_backbone, save_speech_backbone
 from .checkpoint import RunningAverage, load_checkpoint, save_checkpoint
 from .datasets.speech_augment import MEL_BANDS, Segment, draw_segment
-from .datasets.speech_corpus import ARTICULATIONS, PHONES, SpeechCorpus, articulation_table
+from .datasets.speech_corpus import ARTICULATIONS, FEELINGS, NO_FEELING, PHONES, SpeechCorpus, articulation_table
 
 log = logging.getLogger(__name__)
 SAVE_SECONDS, EXPORT_SECONDS = 60.0, 180.0  # of training between two checkpoints, and between two looks at the held-out voices
@@ -43,13 +43,14 @@ class BackboneSettings:
 
 
 class SpeechHeads(nn.Module):
-    """What a feature must tell: the phone, the articulators, and loudness, voicing and pitch."""
+    """What a feature must tell: the phone, the articulators, loudness, voicing and pitch, and the feeling in the voice."""
 
     def __init__(self, feature_dim: int) -> None:
         super().__init__()
         self.phone = nn.Linear(feature_dim, len(PHONES))
         self.articulation = nn.Linear(feature_dim, len(ARTICULATIONS))
         self.prosody = nn.Linear(feature_dim, 3)
+        self.feeling = nn.Linear(feature_dim, len(FEELINGS))
         self.spectrum = nn.Linear(feature_dim, MEL_BANDS)  # of the front end alone, which so learns to hear early on
         self.register_buffer("table", torch.from_numpy(articulation_table()))
 
@@ -73,7 +74,10 @@ class SpeechHeads(nn.Module):
             + 0.3 * F.binary_cross_entropy_with_logits(voicing, voiced.float(), reduction="none")
             + voiced * F.smooth_l1_loss(pitch, target["pitch"].nan_to_num(), reduction="none", beta=0.2)
         )
-        return mean(phones) + 2.0 * mean(articulation.mean(-1)) + 0.5 * mean(melody)
+        feelings = F.cross_entropy(
+            self.feeling(features).movedim(-1, 1), target["feelings"], reduction="none", ignore_index=NO_FEELING
+        )
+        return mean(phones) + 2.0 * mean(articulation.mean(-1)) + 0.5 * mean(melody) + 0.3 * mean(feelings)
 
 
 class _Learner(nn.Module):
@@ -163,7 +167,7 @@ def collate(segments: list[Segment], context: StreamContext, device: str) -> tup
     shape = block_shape(context)
     samples = torch.from_numpy(np.stack([s.samples for s in segments])).to(device)
     tokens = (samples.shape[1] - context.lookahead_samples) // FEATURE_HOP + shape.right
-    fields = ("phones", "loudness", "pitch")
+    fields = ("phones", "feelings", "loudness", "pitch")
     rows = {name: torch.from_numpy(np.stack([getattr(s, name)[:tokens] for s in segments])) for name in fields}
     blocks = {name: shape.expand(row).to(device) for name, row in rows.items()}
     spectrum = torch.from_numpy(np.stack([s.spectrum_shape()[:tokens] for s in segments])).to(device)
@@ -193,17 +197,20 @@ def measure_backbone(
         length = round(4000 / context.hop_ms) * context.hop_samples + context.lookahead_samples
         drawn = [draw_segment(corpus, rng, length, augmented=augmented) for _ in range(segments)]
         main = block_shape(context).main
-        guess, probability, truth = [], [], []
+        guess, probability, truth, felt = [], [], [], []
         for start in range(0, segments, 8):
             samples, target = collate(drawn[start : start + 8], context, str(device))
             features = backbone.forward_blocks(samples, context)[:, :, :main]
             guess.append(heads.phone(features).argmax(-1).flatten(1))
+            right = heads.feeling(features).argmax(-1) == target["feelings"][:, :, :main]
+            felt.append(right[target["feelings"][:, :, :main] != NO_FEELING])
             probability.append(heads.articulation(features)[..., 0].sigmoid().flatten(1))
             truth.append(target["phones"][:, :, :main].flatten(1))
         hit = torch.cat(guess) == torch.cat(truth)
         heard, said = torch.cat(probability) > 0.5, bilabial[torch.cat(truth)]
         scores[f"accuracy_{kind}"] = round(hit.float().mean().item(), 4)
         scores[f"speech_{kind}"] = round(hit[torch.cat(truth) > 0].float().mean().item(), 4)
+        scores[f"feeling_{kind}"] = round(torch.cat(felt).float().mean().item(), 4)
         scores[f"bilabial_recall_{kind}"] = round((heard & said).sum().item() / max(1, said.sum().item()), 4)
         scores[f"bilabial_precision_{kind}"] = round((heard & said).sum().item() / max(1, heard.sum().item()), 4)
     return scores

@@ -10,10 +10,11 @@ import torch
 
 from avatar_viewer.config import DEFAULT_STREAM, LOW_DELAY_STREAM
 from avatar_viewer.networks.speech import load_speech_backbone
+from avatar_viewer.studio.delivery import track_pitch
 from avatar_viewer.training import speech_backbone
 from avatar_viewer.training.datasets.performed_speech import draw_coded_segment, join_takes
 from avatar_viewer.training.datasets.speech_augment import disturb, draw_segment, measure_loudness
-from avatar_viewer.training.datasets.speech_corpus import PHONES, SpeechCorpus, articulation_table, read_sentences, track_pitch
+from avatar_viewer.training.datasets.speech_corpus import NO_FEELING, PHONES, SpeechCorpus, articulation_table, read_sentences
 from avatar_viewer.training.speech import EncoderSettings, draw_batch, encoder_loss, measure_au_encoder, train_au_encoder
 from avatar_viewer.training.speech_backbone import BackboneSettings, collate, learning_rate_factor, train_backbone
 
@@ -39,7 +40,8 @@ def corpus() -> SpeechCorpus:
         clock += length
     samples = np.concatenate(pieces)
     return SpeechCorpus(
-        samples, np.array(starts), np.array(ids, np.uint8), track_pitch(samples), ("toy",), np.array([[0, clock]])
+        samples, np.array(starts), np.array(ids, np.uint8), np.where(np.array(ids) == 0, NO_FEELING, 1).astype(np.uint8),
+        track_pitch(samples), ("toy",), np.array([[0, clock]]),
     )
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from ...config import FEATURE_HOP, SAMPLE_RATE
-from ...studio.performance import EMOTIONS, au_codes, perform, speech_activity
-from ...studio.voices import Voice, pad_with_silence, synthesise
+from ...studio.performance import act, au_codes, speech_activity
+from ...studio.voices import Voice
 from .speech_augment import NOMINAL_RMS, active_rms, babble, disturb, excerpt, no_voice
 from .speech_corpus import random_text, read_sentences, read_words
 
 CODE_RATE = SAMPLE_RATE // FEATURE_HOP  # codes a second
-PERFORMED_VERSION = 2
+PERFORMED_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -99,22 +99,15 @@ def _perform_voices(minutes: float, voices: tuple[Voice, ...], split: str, seed:
     takes, clock = [], 0.0
     while clock < minutes * 60:
         voice = voices[rng.choice(len(voices), p=weights / weights.sum())]
-        feeling = "neutral" if rng.random() < 0.3 else list(EMOTIONS)[rng.integers(len(EMOTIONS))]
-        emotion = EMOTIONS[feeling]
         text = (
             sentences[rng.integers(len(sentences))]
             if split == "test" or rng.random() < 0.4
             else random_text(rng, sentences, words)
         )
-        spoken = synthesise(
-            text, voice, rate=emotion.rate * rng.uniform(0.85, 1.15), pitch=emotion.pitch * rng.uniform(0.9, 1.1),
-            pitch_range=emotion.pitch_range,
-        )  # fmt: skip
-        padded = pad_with_silence(spoken, float(rng.uniform(0.2, 0.9)), float(rng.uniform(0.3, 1.2)))
-        performance = perform(padded, emotion=feeling, fps=CODE_RATE, seed=int(rng.integers(2**31)))
+        performance = act(text, voice, rng, fps=CODE_RATE)
         active = speech_activity(performance.phones, len(performance.values), CODE_RATE)
-        takes.append((padded.samples, performance.values, active))
-        clock += len(padded.samples) / SAMPLE_RATE
+        takes.append((performance.samples, performance.values, active))
+        clock += len(performance.samples) / SAMPLE_RATE
         progress(min(1.0, clock / (minutes * 60)))
     joined = join_takes(takes)
     return {"samples": joined.samples, "values": joined.codes, "voice": joined.voice, "spans": joined.spans}

@@ -14,7 +14,8 @@ import soxr
 from scipy import fft
 
 from ...config import FEATURE_FIELD, FEATURE_HOP, SAMPLE_RATE
-from .speech_corpus import PITCH_HOP, SpeechCorpus
+from ...studio.delivery import PITCH_HOP
+from .speech_corpus import NO_FEELING, SpeechCorpus
 
 MEL_BANDS = 32
 _HANN = np.hanning(FEATURE_FIELD).astype(np.float32)
@@ -27,6 +28,7 @@ class Segment:
 
     samples: np.ndarray  # [S] float32
     phones: np.ndarray  # [K] int64 into PHONES
+    feelings: np.ndarray  # [K] int64 into FEELINGS, or NO_FEELING
     loudness: np.ndarray  # [K] float32, of the voice alone: (dBFS + 50) / 25, floor -1
     pitch: np.ndarray  # [K] float32, log2(Hz / 140); NaN where unvoiced
 
@@ -47,6 +49,7 @@ def draw_segment(corpus: SpeechCorpus, rng: np.random.Generator, length: int, *,
         return Segment(
             no_voice(rng, length),
             empty.astype(np.int64),
+            np.full(features, NO_FEELING),
             np.full(features, -1, np.float32),
             np.full(features, np.nan, np.float32),
         )
@@ -54,13 +57,14 @@ def draw_segment(corpus: SpeechCorpus, rng: np.random.Generator, length: int, *,
     start, speech = excerpt(corpus.samples, corpus.voice_spans, rng, length, ratio)
     positions = start + (centres * ratio).astype(np.int64)
     phones = corpus.phones_at(positions).astype(np.int64)
+    feelings = corpus.feelings_at(positions).astype(np.int64)
     hertz = corpus.pitch[np.minimum(positions // PITCH_HOP, len(corpus.pitch) - 1)].astype(np.float32) * ratio
     pitch = np.where(hertz > 0, np.log2(np.maximum(hertz, 30) / 140), np.nan).astype(np.float32)
     speech *= NOMINAL_RMS / max(1e-3, active_rms(speech))
     if not augmented:
-        return Segment(speech, phones, measure_loudness(speech, features), pitch)
+        return Segment(speech, phones, feelings, measure_loudness(speech, features), pitch)
     voice_only, mixed = disturb(speech, rng, others=lambda: babble(corpus.samples, corpus.voice_spans, rng, length))
-    return Segment(mixed, phones, measure_loudness(voice_only, features), pitch)
+    return Segment(mixed, phones, feelings, measure_loudness(voice_only, features), pitch)
 
 
 def excerpt(
@@ -114,7 +118,7 @@ def _colour(speech: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     gain_db = np.zeros(len(frequency))
     if rng.random() < 0.8:
         knots = np.linspace(np.log2(40), np.log2(8000), 9)
-        gain_db += np.interp(pitch_axis, knots, rng.normal(0, 4.0, 9)) + rng.uniform(-3, 3) * (pitch_axis - 10)
+        gain_db += np.interp(pitch_axis, knots, rng.normal(0, 4.0, 9)) + rng.uniform(-2, 2) * (pitch_axis - 10)
     kind = rng.random()
     if kind < 0.13:
         gain_db += _band(frequency, rng.uniform(200, 350), rng.uniform(3100, 3600))  # telephone

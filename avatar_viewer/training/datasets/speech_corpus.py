@@ -1,24 +1,26 @@
 """The backbone's training speech: hours of synthesised voices in one array, with the phone at every instant.
 
 Built once into a cache folder from the project's sentences, everyday words in random order and invented words, spoken
-by every voice of a split at random rates and pitches. Knows the synthesisers through `studio.voices`; knows no network.
+by every voice of a split at random rates and pitches and in every feeling. Knows the synthesisers through `studio.voices`; knows no network.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ...config import SAMPLE_RATE
 from ...errors import InputError
-from ...studio.voices import SILENCE, TRAIN_VOICES, Voice, synthesise
+from ...studio.delivery import speak, track_pitch
+from ...studio.performance import EMOTIONS, draw_feeling
+from ...studio.voices import SILENCE, TRAIN_VOICES, Voice
 
 ASSETS = Path(__file__).resolve().parents[3] / "assets"
-CORPUS_VERSION = 2
+CORPUS_VERSION = 3
 
 # ARPAbet in lower case with the schwa (ax), as `studio.voices` gives it. The order is stored in checkpoints.
 PHONES: tuple[str, ...] = (
@@ -42,7 +44,8 @@ ARTICULATIONS: dict[str, str] = {
     "voiced": "aa ae ah ao aw ax ay b d dh eh er ey g ih iy jh l m n ng ow oy r uh uw v w y z zh",
     "vowel": "aa ae ah ao aw ax ay eh er ey ih iy ow oy uh uw",
 }
-PITCH_HOP = 160  # samples between two values of `pitch`
+FEELINGS: tuple[str, ...] = tuple(EMOTIONS)
+NO_FEELING = 255  # of a pause: nothing is heard
 
 
 def articulation_table() -> np.ndarray:  # [41, 14] float32 0 or 1
@@ -56,6 +59,7 @@ class SpeechCorpus:
     samples: np.ndarray  # [S] int16
     phone_starts: np.ndarray  # [P] int64, samples, rising from 0
     phone_ids: np.ndarray  # [P] uint8 into PHONES
+    feeling_ids: np.ndarray  # [P] uint8 into FEELINGS, or NO_FEELING
     pitch: np.ndarray  # [S / 160] float16 Hz, 0 where unvoiced
     voices: tuple[str, ...]
     voice_spans: np.ndarray  # [len(voices), 2] int64, samples
@@ -65,7 +69,17 @@ class SpeechCorpus:
         positions: np.ndarray,  # samples
     ) -> np.ndarray:
         """Phone ids at these instants."""
-        return self.phone_ids[np.searchsorted(self.phone_starts, positions, side="right") - 1]
+        return self.phone_ids[self._index(positions)]
+
+    def feelings_at(
+        self,
+        positions: np.ndarray,  # samples
+    ) -> np.ndarray:
+        """Ids of the feelings at these instants."""
+        return self.feeling_ids[self._index(positions)]
+
+    def _index(self, positions: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.phone_starts, positions, side="right") - 1
 
 
 def read_sentences(split: str) -> list[str]:
@@ -131,7 +145,7 @@ def open_speech_corpus(folder: Path) -> SpeechCorpus:
     return SpeechCorpus(voices=voices, **arrays)
 
 
-_ARRAYS = ("samples", "phone_starts", "phone_ids", "pitch", "voice_spans")
+_ARRAYS = ("samples", "phone_starts", "phone_ids", "feeling_ids", "pitch", "voice_spans")
 
 
 def _speak_corpus(folder: Path, hours: float, voices: tuple[Voice, ...], split: str, seed: int, progress) -> None:
@@ -140,18 +154,27 @@ def _speak_corpus(folder: Path, hours: float, voices: tuple[Voice, ...], split: 
     words = read_words()
     weights = np.array([12.0 if voice.engine == "flite" else 1.0 for voice in voices])
     budgets = weights / weights.sum() * hours * 3600 * SAMPLE_RATE
-    pieces, starts, ids, spans, clock = [], [], [], [], 0
+    pieces, starts, ids, feelings, spans, clock = [], [], [], [], [], 0
     for voice, budget in zip(voices, budgets):
         begin = clock
         while clock - begin < budget:
-            style = {"rate": rng.uniform(0.78, 1.3), "pitch": rng.uniform(0.7, 1.5), "pitch_range": rng.uniform(0.3, 1.8)}
-            utterance = synthesise(random_text(rng, sentences, words), voice, **style)
+            feeling, strength = draw_feeling(rng)
+            manner = EMOTIONS[feeling].delivery.at(strength)
+            manner = replace(
+                manner,
+                rate=manner.rate * rng.uniform(0.8, 1.25),
+                pitch=manner.pitch * np.exp(rng.uniform(-0.3, 0.3)),
+                melody=manner.melody * rng.uniform(0.75, 1.3),
+            )
+            utterance = speak(random_text(rng, sentences, words), voice, manner, rng)
             for phone in utterance.phones:
                 starts.append(clock + round(phone.start * SAMPLE_RATE))
                 ids.append(PHONES.index(phone.symbol))
+                feelings.append(NO_FEELING if phone.symbol == SILENCE else FEELINGS.index(feeling))
             pause = np.zeros(int(rng.exponential(0.25) * SAMPLE_RATE), np.float32)
             starts.append(clock + len(utterance.samples))
             ids.append(0)
+            feelings.append(NO_FEELING)
             for samples in (utterance.samples, pause):
                 pieces.append((np.clip(samples, -1, 1) * 32767).astype(np.int16))
                 clock += len(samples)
@@ -159,32 +182,7 @@ def _speak_corpus(folder: Path, hours: float, voices: tuple[Voice, ...], split: 
         spans.append((begin, clock))
     samples = np.concatenate(pieces)
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = (samples, np.array(starts, np.int64), np.array(ids, np.uint8), track_pitch(samples), np.array(spans, np.int64))
+    labels = (np.array(starts, np.int64), np.array(ids, np.uint8), np.array(feelings, np.uint8))
+    arrays = (samples, *labels, track_pitch(samples), np.array(spans, np.int64))
     for name, array in zip(_ARRAYS, arrays):
         np.save(folder / f"{name}.npy", array)
-
-
-def track_pitch(
-    samples: np.ndarray,  # [S] int16 or float
-) -> np.ndarray:  # [S / 160] float16 Hz, 0 where unvoiced
-    """Pitch by the normalised autocorrelation of 40 ms windows, 70 to 400 Hz."""
-    window = 640
-    count = len(samples) // PITCH_HOP
-    padded = np.pad(samples, (window // 2, window))
-    result = np.zeros(count, np.float16)
-    for first in range(0, count, 20_000):
-        index = np.arange(first, min(first + 20_000, count))[:, None] * PITCH_HOP + np.arange(window)[None]
-        frames = padded[index].astype(np.float32) * np.hanning(window).astype(np.float32)
-        if samples.dtype == np.int16:
-            frames /= 32768
-        frames -= frames.mean(1, keepdims=True)
-        power = np.abs(np.fft.rfft(frames, 2 * window)) ** 2
-        correlation = np.fft.irfft(power)[:, :window]
-        shortest, longest = SAMPLE_RATE // 400, SAMPLE_RATE // 70
-        # The window's own autocorrelation tilts the peaks towards short lags: divide it out.
-        taper = np.correlate(np.hanning(window), np.hanning(window), "full")[window - 1 :]
-        ratio = correlation[:, shortest:longest] / np.maximum(correlation[:, :1], 1e-9) * (taper[0] / taper[shortest:longest])
-        best = ratio.argmax(1)
-        voiced = (ratio.max(1) > 0.6) & (correlation[:, 0] > 1e-3)
-        result[first : first + len(index)] = np.where(voiced, SAMPLE_RATE / (best + shortest), 0)
-    return result
