@@ -79,7 +79,7 @@ def track_pitch(
         pitch = parselmouth.Sound(piece, SAMPLE_RATE).to_pitch_ac(
             time_step=PITCH_HOP / SAMPLE_RATE, pitch_floor=PITCH_FLOOR, pitch_ceiling=PITCH_CEILING
         )
-        place = np.round(pitch.xs() * SAMPLE_RATE / PITCH_HOP).astype(int)
+        place = round(pitch.x1 * SAMPLE_RATE / PITCH_HOP) + np.arange(pitch.nx)
         inside = place < len(piece) // PITCH_HOP
         result[first + place[inside]] = pitch.selected_array["frequency"][inside]
     return result
