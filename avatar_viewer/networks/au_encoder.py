@@ -31,7 +31,7 @@ class AUEncoderConfig:
     feedforward: int = 320
     head_hidden: int = 256
     reach: int = 3  # tokens that the lower half of the layers sees to either side (A9)
-    left_features: int = 80  # of the past that the upper half sees: 1.6 s
+    left_features: int = 160  # of the past that the upper half sees: 3.2 s, as long as a feeling takes to be heard
     lookahead_frames: int = 2  # motion frames beyond the hop that are coded too
 
 

@@ -46,13 +46,13 @@ class Emotion:
 # Looks after FACS (Ekman, Friesen and Hager 2002, the prototypes of the emotions), sounds after Scherer (2003).
 EMOTIONS: dict[str, Emotion] = {
     "neutral": Emotion(Delivery(), {}),
-    "happy": Emotion(Delivery(1.1, 1.2, 1.6, lilt=0.13, rise=0.1, tilt=2.5, dynamics=1.2), {"AU06": 2.4, "AU12": 3.0}),
+    "happy": Emotion(Delivery(1.12, 1.28, 1.6, lilt=0.13, rise=0.15, tilt=1.5, dynamics=1.1), {"AU06": 2.4, "AU12": 3.0}),
     "sad": Emotion(
-        Delivery(0.78, 0.88, 0.4, rise=-0.25, tilt=-5.0, dynamics=0.75, breath=0.2),
+        Delivery(0.75, 0.88, 0.4, rise=-0.25, tilt=-5.0, dynamics=0.75, breath=0.2),
         {"AU01": 2.8, "AU04": 1.9, "AU15": 2.6, "AU17": 2.2},
     ),
     "angry": Emotion(
-        Delivery(1.12, 1.05, 1.2, rise=-0.2, tilt=4.5, dynamics=1.5, roughness=0.05), {"AU04": 3.2, "AU07": 2.4, "AU23": 2.4}
+        Delivery(1.12, 1.0, 1.2, rise=-0.25, tilt=5.0, dynamics=1.5, roughness=0.07), {"AU04": 3.2, "AU07": 2.4, "AU23": 2.4}
     ),
     "fearful": Emotion(
         Delivery(1.2, 1.45, 0.7, tilt=0.5, tremor=0.16, breath=0.12), {"AU01": 2.8, "AU02": 2.4, "AU04": 2.0, "AU05": 2.8}
