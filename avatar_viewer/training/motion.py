@@ -46,7 +46,7 @@ SAME_FACE_METRES = 1e-5  # a template's file rounds to 1e-7
 
 @dataclass(frozen=True)
 class MotionSettings:
-    steps: int = 3500
+    steps: int = 6000
     batch: int = 32  # samples, of two windows each
     learning_rate: float = 1e-3
     warmup: int = 150  # steps
@@ -55,7 +55,7 @@ class MotionSettings:
     dim: int = 128
     layers: int = 4
     basis_size: int = 64
-    more_minutes: float = 16.0  # of performances beyond the capture's own
+    more_minutes: float = 24.0  # of performances beyond the capture's own
     extra_tracks: int = 1
     disturbed: int = 1
     silent: int = 24
