@@ -20,9 +20,11 @@ from torch import Tensor
 
 from ..types import Camera, GaussianFrame, Render
 from .cpu_binning import DIGIT, choose_bands, count_most_pairs, emit_pairs, list_pairs, sort_by_depth
-from .cpu_blend import MASKS, SCRATCH, add_pairs, blend, blend_backward, count_lanes
-from .cpu_project import RECORD, TILE, project, project_backward
-from .simd import LANES
+from .cpu_blend import MASKS, SCRATCH, blend, count_lanes
+from .cpu_blend_backward import add_pairs, blend_backward
+from .cpu_project import RECORD, TILE, project
+from .cpu_project_backward import project_backward
+from .simd_ir import LANES
 
 MOST_PAIRS = 4_000_000  # listed at once: past it the picture is drawn in bands of tiles, which bounds the memory
 MOST_PAIRS_BACKWARD = 2_000_000  # 64 bytes each

@@ -12,7 +12,7 @@ import numpy as np
 
 from .cpu_project import L11, L12, L22, LEVEL, LEVEL_MIN, RECORD, SLOPE_X, TILE, X, Y
 from .kernel_cache import kernel
-from .simd import peek, poke
+from .simd_memory import peek, poke
 
 DIGIT = 11  # bits a pass of the radix sort
 REACH_SLACK = np.float32(0.02)  # in the exponent of base 2: pixels decide exactly, lists may only be too long

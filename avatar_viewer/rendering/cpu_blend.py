@@ -1,13 +1,8 @@
-"""Numba kernels that blend the listed records into pixels, and the way back.
+"""Numba kernels that blend the listed records into pixels.
 
 A tile of 16 x 16 pixels is 16 blocks of 4 x 4: one vector. Pairs (tile, Gaussian) come in batches of 64 with a mask of the
 blocks that each can reach; a block walks over the bits of its pairs with colour and transmittance in registers. Threads take
 the next tile from a counter, so a slow core or a crowded tile holds nobody up; what a pixel gets depends on neither.
-
-The backward kernel replays the blending near to far and knows what is still to come from the finished picture, so it takes
-exactly the forward's decisions and needs nothing saved but the picture. Per pair it writes nine sums over the tile's pixels,
-with g = dL/dalpha * alpha and (s, t) of the record: g, g s, g t, g s^2, g s t, g t^2 and the three colour gradients. They are
-added per Gaussian afterwards in a fixed order: no two threads write one place, and their number changes nothing.
 """
 
 from __future__ import annotations
@@ -19,34 +14,10 @@ from .cpu_binning import REACH_SLACK
 from .cpu_project import BLUE, GREEN, L11, L12, L22, LEVEL, LEVEL_MIN, RECORD, RED, SLOPE_X, SLOPE_Y, TILE, X, Y
 from .kernel_cache import kernel
 from .reference import ALPHA_MAX, TRANSMITTANCE_MIN
-from .simd import (
-    LANES,
-    count_bits,
-    exp2,
-    fetch_add,
-    from_bits,
-    lane_columns,
-    lane_rows,
-    larger,
-    load,
-    load1,
-    load3,
-    lowest_bit,
-    peek,
-    poke,
-    prefetch,
-    repeat,
-    select,
-    smaller,
-    splat,
-    store,
-    store1,
-    store3,
-    swap_blocks_and_rows,
-    to_bits,
-    totals,
-    words_with_bit,
-)
+from .simd import count_bits, exp2, from_bits, lane_columns, lane_rows, larger, lowest_bit, select, smaller, splat, to_bits
+from .simd_ir import LANES
+from .simd_memory import fetch_add, load, peek, poke, prefetch, repeat, store, words_with_bit
+from .simd_rows import store1, store3, swap_blocks_and_rows
 
 BATCH = 64  # pairs
 AHEAD = 16  # pairs whose records are on their way: another core may have written them
@@ -61,7 +32,7 @@ ONE = np.float32(1.0)
 
 
 @numba.njit
-def _load_batch(records, pairs, first, count, last, left, top, live, scratch, base, masks, mask_base):
+def load_batch(records, pairs, first, count, last, left, top, live, scratch, base, masks, mask_base):
     """Copy the records of some pairs beside each other, and find the live blocks that each can reach."""
     columns, rows = lane_columns() * np.float32(BLOCK), lane_rows() * np.float32(BLOCK)
     for k in range(count):
@@ -88,7 +59,7 @@ def _load_batch(records, pairs, first, count, last, left, top, live, scratch, ba
 
 
 @numba.njit
-def _start_blocks(left, top, width, height, masks, mask_base):
+def start_blocks(left, top, width, height, masks, mask_base):
     """Mark the lanes that lie on the picture; the blocks that have any, as bits."""
     live = 0
     for block in range(BLOCKS):
@@ -101,7 +72,7 @@ def _start_blocks(left, top, width, height, masks, mask_base):
 
 
 @numba.njit
-def _opacity(scratch, record, u, v):
+def evaluate(scratch, record, u, v):
     """s, t and 2^level of a record at the pixels (u, v) of the tile, and where that is enough to be drawn."""
     s = repeat(scratch, record + L11) * u + (repeat(scratch, record + L12) * v + repeat(scratch, record + S_ORIGIN))
     t = repeat(scratch, record + L22) * v + repeat(scratch, record + T_ORIGIN)
@@ -116,9 +87,9 @@ def _blend_tile(records, pairs, first, last, left, top, width, height, scratch, 
         store(scratch, state + block * STATE, splat(ONE))
         for part in range(1, 4):
             store(scratch, state + block * STATE + part * LANES, splat(np.float32(0)))
-    live = _start_blocks(left, top, width, height, masks, mask_base)
+    live = start_blocks(left, top, width, height, masks, mask_base)
     while first < last and live != 0:
-        _load_batch(
+        load_batch(
             records,
             pairs,
             first,
@@ -149,7 +120,7 @@ def _blend_tile(records, pairs, first, last, left, top, width, height, scratch, 
             while word != 0:
                 record = base + RECORD * lowest_bit(word)
                 word &= word - np.uint64(1)
-                _, _, power, hit = _opacity(scratch, record, u, v)
+                _, _, power, hit = evaluate(scratch, record, u, v)
                 a = select(hit, smaller(power, np.float32(ALPHA_MAX)), 0.0)
                 after = rest - a * rest
                 alive = alive & (after > np.float32(TRANSMITTANCE_MIN))
@@ -170,7 +141,7 @@ def _blend_tile(records, pairs, first, last, left, top, width, height, scratch, 
 
 
 @numba.njit
-def _row_of_blocks(scratch, place):
+def rows_of_blocks(scratch, place):
     """One quantity of four blocks side by side, as four rows of pixels."""
     return swap_blocks_and_rows(
         load(scratch, place), load(scratch, place + STATE), load(scratch, place + 2 * STATE), load(scratch, place + 3 * STATE)
@@ -183,8 +154,8 @@ def _write_tile(scratch, state, left, top, width, height, background, color, alp
     for across in range(BLOCK):
         y = top + across * BLOCK
         place = state + across * BLOCK * STATE
-        rests, reds = _row_of_blocks(scratch, place), _row_of_blocks(scratch, place + LANES)
-        greens, blues = _row_of_blocks(scratch, place + 2 * LANES), _row_of_blocks(scratch, place + 3 * LANES)
+        rests, reds = rows_of_blocks(scratch, place), rows_of_blocks(scratch, place + LANES)
+        greens, blues = rows_of_blocks(scratch, place + 2 * LANES), rows_of_blocks(scratch, place + 3 * LANES)
         for row in range(min(height - y, BLOCK)):
             offset = (y + row) * width + left
             rest = rests[row]
@@ -218,13 +189,13 @@ def count_lanes(records, starts, pairs, first_tile, last_tile, tiles_x, width, h
     state = BATCH * RECORD
     for tile in range(first_tile, last_tile):
         left, top = tile % tiles_x * TILE, tile // tiles_x * TILE
-        live = _start_blocks(left, top, width, height, masks, 0)
+        live = start_blocks(left, top, width, height, masks, 0)
         for block in range(BLOCKS):
             store(scratch, state + block * STATE, splat(ONE))
         found[0] += starts[tile + 1] - starts[tile]
         for first in range(starts[tile], starts[tile + 1], BATCH):
             count = min(starts[tile + 1] - first, BATCH)
-            _load_batch(
+            load_batch(
                 records, pairs, first, count, starts[tile + 1], np.float32(left), np.float32(top), live, scratch, 0, masks, 0
             )
             for k in range(count):
@@ -234,7 +205,7 @@ def count_lanes(records, starts, pairs, first_tile, last_tile, tiles_x, width, h
                     place = state + block * STATE
                     rest, alive = load(scratch, place), from_bits(np.int64(peek(masks, BATCH + block)))
                     u, v = lane_columns() + np.float32(block % BLOCK * BLOCK), lane_rows() + np.float32(block // BLOCK * BLOCK)
-                    _, _, power, hit = _opacity(scratch, RECORD * k, u, v)
+                    _, _, power, hit = evaluate(scratch, RECORD * k, u, v)
                     after = rest - select(hit, smaller(power, np.float32(ALPHA_MAX)), 0.0) * rest
                     alive = alive & (after > np.float32(TRANSMITTANCE_MIN))
                     found[1] += LANES
@@ -243,142 +214,3 @@ def count_lanes(records, starts, pairs, first_tile, last_tile, tiles_x, width, h
                     poke(masks, BATCH + block, np.uint16(to_bits(alive)))
                     if to_bits(alive) == 0:
                         live &= ~(1 << block)
-
-
-@numba.njit
-def _read_gradients(scratch, state, left, top, width, height, color, alpha, d_color, d_alpha):
-    """Per block: transmittance 1, the gradient-weighted sum of all that is drawn, the background too, and the gradients."""
-    for across in range(BLOCK):
-        y = top + across * BLOCK
-        for row in range(BLOCK):
-            valid = min(width - left, TILE) if y + row < height else 0
-            offset = (y + row) * width + left if valid > 0 else 0
-            red, green, blue = load3(d_color, 3 * offset, valid)
-            drawn_red, drawn_green, drawn_blue = load3(color, 3 * offset, valid)
-            behind = red * drawn_red + green * drawn_green + blue * drawn_blue
-            behind = behind - load1(d_alpha, offset, valid) * (1.0 - load1(alpha, offset, valid))
-            place = state + (across * BLOCK + row) * STATE
-            store(scratch, place, splat(ONE))
-            store(scratch, place + LANES, behind)
-            store(scratch, place + 2 * LANES, red)
-            store(scratch, place + 3 * LANES, green)
-            store(scratch, place + 4 * LANES, blue)
-        for part in range(1, 5):
-            place = state + across * BLOCK * STATE + part * LANES
-            blocks = _row_of_blocks(scratch, place)
-            for block in range(BLOCK):
-                store(scratch, place + block * STATE, blocks[block])
-
-
-@numba.njit
-def _blend_tile_backward(
-    records,
-    pairs,
-    first,
-    last,
-    left,
-    top,
-    width,
-    height,
-    scratch,
-    base,
-    masks,
-    mask_base,
-    color,
-    alpha,
-    d_color,
-    d_alpha,
-    pair_sums,
-):
-    state = base + BATCH * RECORD
-    _read_gradients(scratch, state, left, top, width, height, color, alpha, d_color, d_alpha)
-    live = _start_blocks(left, top, width, height, masks, mask_base)
-    while first < last and live != 0:
-        count = min(last - first, BATCH)
-        _load_batch(records, pairs, first, count, last, np.float32(left), np.float32(top), live, scratch, base, masks, mask_base)
-        for k in range(count):
-            record = base + RECORD * k
-            g = gs = gt = gss = gst = gtt = d_red = d_green = d_blue = splat(np.float32(0))
-            red, green, blue = repeat(scratch, record + RED), repeat(scratch, record + GREEN), repeat(scratch, record + BLUE)
-            blocks = np.int64(peek(masks, mask_base + k)) & live
-            while blocks != 0:
-                block = lowest_bit(np.uint64(blocks))
-                blocks &= blocks - 1
-                place = state + block * STATE
-                rest, behind = load(scratch, place), load(scratch, place + LANES)
-                g_red, g_green, g_blue = (
-                    load(scratch, place + 2 * LANES),
-                    load(scratch, place + 3 * LANES),
-                    load(scratch, place + 4 * LANES),
-                )
-                alive = from_bits(np.int64(peek(masks, mask_base + BATCH + block)))
-                u, v = lane_columns() + np.float32(block % BLOCK * BLOCK), lane_rows() + np.float32(block // BLOCK * BLOCK)
-                s, t, power, hit = _opacity(scratch, record, u, v)
-                a = select(hit, smaller(power, np.float32(ALPHA_MAX)), 0.0)
-                after = rest - a * rest
-                alive = alive & (after > np.float32(TRANSMITTANCE_MIN))
-                weight = select(alive, a * rest, 0.0)
-                seen = g_red * red + g_green * green + g_blue * blue
-                behind = behind - weight * seen
-                # A clamped alpha has no gradient.
-                free = alive & hit & (power <= np.float32(ALPHA_MAX))
-                here = select(free, (rest * seen - behind / (1.0 - a)) * a, 0.0)
-                here_s, here_t = select(free, here * s, 0.0), select(free, here * t, 0.0)
-                g, gs, gt = g + here, gs + here_s, gt + here_t
-                gss, gst, gtt = gss + here_s * s, gst + here_s * t, gtt + here_t * t
-                d_red, d_green, d_blue = d_red + weight * g_red, d_green + weight * g_green, d_blue + weight * g_blue
-                store(scratch, place, select(alive, after, rest))
-                store(scratch, place + LANES, behind)
-                still = to_bits(alive)
-                poke(masks, mask_base + BATCH + block, np.uint16(still))
-                if still == 0:
-                    live &= ~(1 << block)
-            store(pair_sums, RECORD * (first + k), totals((g, gs, gt, gss, gst, gtt, d_red, d_green, d_blue)))
-        first += count
-    for k in range(first, last):
-        store(pair_sums, RECORD * k, splat(np.float32(0)))
-
-
-@kernel(parallel=True)
-def blend_backward(
-    records,
-    starts,
-    pairs,
-    first_tile,
-    last_tile,
-    tiles_x,
-    threads,
-    counter,
-    scratch,
-    masks,
-    color,
-    alpha,
-    d_color,
-    d_alpha,
-    pair_sums,
-):
-    """`pair_sums [P, 16]` of the tiles first..last from the finished picture and its gradients; every row is written."""
-    height, width = alpha.shape
-    counter[0] = first_tile
-    for thread in numba.prange(threads):
-        tile = fetch_add(counter, 1)
-        while tile < last_tile:
-            if starts[tile] < starts[tile + 1]:
-                _blend_tile_backward(
-                    records, pairs, starts[tile], starts[tile + 1], tile % tiles_x * TILE, tile // tiles_x * TILE, width, height,
-                    scratch, thread * SCRATCH, masks, thread * MASKS, color, alpha, d_color, d_alpha, pair_sums,
-                )  # fmt: skip
-            tile = fetch_add(counter, 1)
-
-
-@kernel(parallel=True)
-def add_pairs(order, visible, ends, places, threads, adds_up, pair_sums, sums):
-    """`sums [N, 16]`: the pairs of each visible Gaussian, in the order of the tiles; added to what is there if `adds_up`."""
-    for thread in numba.prange(threads):
-        for k in range(visible * thread // threads, visible * (thread + 1) // threads):
-            row = RECORD * np.int64(order[k])
-            total = load(sums, row) if adds_up else splat(np.float32(0))
-            for pair in range(ends[k - 1] if k > 0 else 0, ends[k]):
-                prefetch(pair_sums, RECORD * np.int64(places[min(pair + AHEAD, ends[visible - 1] - 1)]))
-                total = total + load(pair_sums, RECORD * np.int64(places[pair]))
-            store(sums, row, total)
