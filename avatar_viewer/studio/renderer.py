@@ -26,7 +26,8 @@ LANES = 131_072  # rays traced at once
 RAY_METRES = 2e-4  # rays that gather light start so far above the surface
 FIREFLY = 3.0  # a white wall in the key light sends about 1
 FAR_METRES = 0.03  # what keeps away so far from the lips keeps its light in every pose; so do brows and lashes, dark anyway
-PART_SHARE = 8  # the face gets so many times the light paths of a part, twice as many of a part far from the lips
+PART_SHARE = 8  # the face gets so many times the light paths of a part
+STATIC_PART_SHARE = 4  # and so many times those of a part that is lit only once: fewer paths mottle neck and shoulders
 SMOOTHING = {True: 2, False: 6}  # rounds of averaging over neighbours: on the face, on parts
 # drjit compiles with whatever libLLVM it finds, and an old one (15 was seen) ends the whole process with "Cannot select:
 # fminimum": hence the trial in a child process. LLVM 19 works. The scalar variant needs none and is far slower.
@@ -141,7 +142,7 @@ class StudioRenderer:
         self._vertices = np.concatenate(places).astype(np.float32)
         albedo = srgb_to_linear(np.concatenate(colors))
         self._update_scene(albedo)
-        shares = [1 if i == 0 else PART_SHARE if i in self._changing else 2 * PART_SHARE for i in lit_anew]
+        shares = [1 if i == 0 else PART_SHARE if i in self._changing else STATIC_PART_SHARE for i in lit_anew]
         chosen = [(i, max(1, samples // share)) for i, share in zip(lit_anew, shares)]
         for (i, _), light in zip(chosen, self._gather_light(albedo, chosen)):
             self._light[self._slices[i]] = light

@@ -24,10 +24,10 @@ from .under_layer import SHADE, UnderLayer, make_under_layer
 from .visual_hull import carve_points
 
 # Bounds of standard deviations, in units of the local spacing: no holes below, no blur and no needles above.
-FACE_TANGENT, FACE_NORMAL = (0.5, 0.95), (0.06, 0.35)
+FACE_TANGENT, FACE_NORMAL = (0.4, 0.95), (0.03, 0.35)
 # Skin is opaque: let it be less and the dark layer beneath shows as blotches, which cost 2 dB on the built-in head.
 FACE_OPACITY_FLOOR = 2.2  # logit: 0.90
-OTHER_BOUNDS = (0.08, 1.6)
+OTHER_BOUNDS = (0.06, 3.0)  # hair is long and thin
 START_TANGENT, START_NORMAL = 0.55, 0.2
 PLANE_RESOLUTIONS = (48, 384)
 PLANE_CHANNELS = 8
@@ -65,7 +65,7 @@ class CanonicalModel(nn.Module):
     ) -> None:
         super().__init__()
         self.groups = groups
-        self.polished: Tensor | None = None  # [Q + P, 3], in the place of the triplane once its colours are baked
+        self.polished: nn.Parameter | None = None  # [Q + P, 3], in the place of the triplane once its colours are baked
         low, high = neutral.amin(dim=0), neutral.amax(dim=0)  # the face gets the texels, the shoulders the shell around it
         centre, extent = ((low + high) / 2).tolist(), float((high - low).max()) / 2 * 1.05
         self.color = TriplaneColor(TriplaneConfig(tuple(centre), extent, PLANE_RESOLUTIONS, PLANE_CHANNELS))
@@ -113,8 +113,13 @@ class CanonicalModel(nn.Module):
         )
 
     @torch.no_grad()
+    def free_colors(self) -> None:
+        """Bake the triplane's colours; from here on each Gaussian learns its own."""
+        self.polished = nn.Parameter(self.triplane_colors())
+
+    @torch.no_grad()
     def keep_bounds(self) -> None:
-        """Bring every scale back into its bounds; call after each optimiser step."""
+        """Bring every scale and freed colour back into its bounds; call after each optimiser step."""
         for axes, (low, high) in ((slice(0, 2), FACE_TANGENT), (slice(2, 3), FACE_NORMAL)):
             part = self.face_log_scales[:, axes]
             lowest, highest = (self.face_spacing[:, None] + torch.tensor(bound).log() for bound in (low, high))
@@ -122,6 +127,8 @@ class CanonicalModel(nn.Module):
         self.face_opacity_logits.clamp_(min=FACE_OPACITY_FLOOR)
         lowest, highest = (self.other_spacing[:, None] + torch.tensor(bound).log() for bound in OTHER_BOUNDS)
         self.other_log_scales.copy_(torch.minimum(torch.maximum(self.other_log_scales, lowest), highest))
+        if self.polished is not None:
+            self.polished.clamp_(0, 1)
 
     @torch.no_grad()
     def bake(self) -> GaussianRig:

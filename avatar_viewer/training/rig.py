@@ -31,18 +31,21 @@ from .checkpoint import RunningAverage, load_checkpoint, save_checkpoint
 from .datasets.capture import Capture, Pose, Shot, open_capture
 
 STATE = "rig_training.safetensors"
+POLISH_STATE = "rig_polish.safetensors"
 PREVIEW = "rig_preview.png"
 CHECKPOINT_SECONDS = 60.0
-POLISH_COARSE_SHARE = 0.35  # of the last pass: pictures at half size
 
 
 @dataclass(frozen=True)
 class RigSettings:
     steps: int
+    polish_steps: int
     coarse_share: float = 0.45  # of the steps: pictures at half size
-    others: int = 26_000  # Gaussians that are not the face, at most
-    canonical_share: float = 0.5  # of the pictures shown; the rest are poses
+    polish_coarse_share: float = 0.0
+    others: int = 29_000  # Gaussians that are not the face, at most
+    canonical_share: float = 0.65  # of the pictures shown; the rest are poses
     ssim_weight: float = 0.2
+    polish_ssim_weight: float = 0.8  # 0.2 leaves hair and garment blurred
     mask_weight: float = 0.2
     scale_rate: float = 8e-3
     quat_rate: float = 3e-3
@@ -50,14 +53,14 @@ class RigSettings:
     position_rate: float = 3e-5  # metres
     plane_rate: float = 2e-2
     decoder_rate: float = 3e-3
-    polish_steps: int = 420
-    polish_rate: float = 8e-3  # sRGB a step
+    polish_geometry: float = 1.5  # of the rates above
+    polish_rate: float = 1e-2  # sRGB a step
     seed: int = 0
 
 
 SCALES: dict[str, RigSettings] = {
-    "demo": RigSettings(steps=2000, coarse_share=0.75),
-    "dev": RigSettings(steps=250, others=6_000, polish_steps=30),
+    "demo": RigSettings(steps=1500, polish_steps=1500, coarse_share=0.75),
+    "dev": RigSettings(steps=250, polish_steps=60, others=6_000),
 }
 
 
@@ -80,8 +83,9 @@ def train_rig(data: Path, out: Path, *, scale: str = "demo", resume: bool = Fals
     torch.manual_seed(settings.seed)
     face = face_template(capture)
     model = build_model(capture, settings.others, settings.seed).to(target)
-    fit_rig(model, capture, settings, out, resume=resume)
-    polish_rig(model, capture, settings)
+    if not (resume and (out / POLISH_STATE).is_file()):
+        fit_rig(model, capture, settings, out, resume=resume)
+    polish_rig(model, capture, settings, out, resume=resume)
     write_preview(model, capture, out / PREVIEW)
     rig = model.bake()
     scores = measure_held_out(model, capture)
@@ -91,7 +95,8 @@ def train_rig(data: Path, out: Path, *, scale: str = "demo", resume: bool = Fals
         "seconds": round(time.monotonic() - began), "held_out": {k: round(v, 4) for k, v in scores.items()},
     }  # fmt: skip
     save_avatar(out, name=capture.name, fps=capture.fps, face=face, rig=rig, training={"rig": record})
-    (out / STATE).unlink(missing_ok=True)
+    for state in (STATE, POLISH_STATE):
+        (out / state).unlink(missing_ok=True)
 
 
 def face_template(capture: Capture) -> FaceTemplate:
@@ -100,28 +105,62 @@ def face_template(capture: Capture) -> FaceTemplate:
 
 
 def fit_rig(model: CanonicalModel, capture: Capture, settings: RigSettings, out: Path, *, resume: bool) -> None:
-    """Train `model` in place; progress is kept in `out` each minute, with a picture to look at."""
+    """The first pass: geometry, opacity and the triplane's colour, in place; progress is kept in `out` each minute."""
+    colors = [
+        (list(model.color.planes.parameters()), settings.plane_rate),
+        (list(model.color.decode.parameters()), settings.decoder_rate),
+    ]
+    groups = _geometry_groups(model, settings, 1.0) + colors
+    plan = Pass("rig", settings.steps, settings.coarse_share, settings.ssim_weight, groups, (settings.seed,), out / STATE)
+    _run_pass(model, capture, settings, plan, out, resume=resume)
+
+
+def polish_rig(model: CanonicalModel, capture: Capture, settings: RigSettings, out: Path, *, resume: bool) -> None:
+    """The second pass, with each Gaussian's colour freed from the triplane, whose planes leave a grain along their axes: the
+    pictures know the colour of one Gaussian well enough by now. Mostly for structure, which is what full-size pictures add."""
+    model.free_colors()
+    groups = _geometry_groups(model, settings, settings.polish_geometry)
+    groups += [([model.polished], settings.polish_rate)]
+    weight, seeds, state = settings.polish_ssim_weight, (settings.seed, 1), out / POLISH_STATE
+    plan = Pass("polish", settings.polish_steps, settings.polish_coarse_share, weight, groups, seeds, state)
+    _run_pass(model, capture, settings, plan, out, resume=resume)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run through the pictures: how long, at which size, what is learned and how fast."""
+
+    name: str
+    steps: int
+    coarse_share: float
+    ssim_weight: float
+    groups: list[tuple[list[Tensor], float]]
+    seeds: tuple[int, ...]
+    state: Path  # of the progress
+
+
+def _run_pass(model: CanonicalModel, capture: Capture, settings: RigSettings, plan: Pass, out: Path, *, resume: bool) -> None:
     poses = (capture.canonical, *capture.poses)
     states = pose_states(model, capture, poses)
     shots = load_shots(capture, poses)
     chances = shot_chances(shots, settings)
-    optimizer = _optimizer(model, settings)
-    rates = [group["lr"] for group in optimizer.param_groups]
+    groups = [{"params": params, "lr": rate} for params, rate in plan.groups]
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
     average = RunningAverage(model, keep=0.98)
-    state = out / STATE
-    first = load_checkpoint(state, model, average, optimizer) if resume and state.is_file() else 0
+    first = load_checkpoint(plan.state, model, average, optimizer) if resume and plan.state.is_file() else 0
     device = model.face_means.device
     saved = time.monotonic()
-    with tqdm(range(first, settings.steps), initial=first, total=settings.steps, desc="rig", unit="step", mininterval=2.0) as bar:
+    with tqdm(range(first, plan.steps), initial=first, total=plan.steps, desc=plan.name, unit="step", mininterval=2.0) as bar:
         for step in bar:
-            for group, rate in zip(optimizer.param_groups, rates):
-                group["lr"] = rate * rate_share(step / settings.steps)
-            rng = np.random.default_rng((settings.seed, step))
+            share = step / plan.steps
+            for group, (_, rate) in zip(optimizer.param_groups, plan.groups):
+                group["lr"] = rate * rate_share(share)
+            rng = np.random.default_rng((*plan.seeds, step))
             shot = shots[rng.choice(len(shots), p=chances)]
-            halve = step < settings.coarse_share * settings.steps
-            camera, color, mask = prepare_shot(shot, 2 if halve else 1, device)
+            camera, color, mask = prepare_shot(shot, 2 if share < plan.coarse_share else 1, device)
             background = torch.tensor(rng.random(3), dtype=torch.float32, device=device)
-            loss = rig_loss(model.forward(states[shot.pose]), camera, color, mask, background, settings)
+            frame = model.forward(states[shot.pose])
+            loss = rig_loss(frame, camera, color, mask, background, plan.ssim_weight, settings.mask_weight)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -130,43 +169,12 @@ def fit_rig(model: CanonicalModel, capture: Capture, settings: RigSettings, out:
             if step % 20 == 0:
                 bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                save_checkpoint(state, model, average, optimizer, step + 1)
+                save_checkpoint(plan.state, model, average, optimizer, step + 1)
                 write_preview(model, capture, out / PREVIEW)
                 saved = time.monotonic()
     average.copy_to(model)
     model.keep_bounds()
     write_preview(model, capture, out / PREVIEW)
-
-
-def polish_rig(model: CanonicalModel, capture: Capture, settings: RigSettings) -> None:
-    """A last pass at half the rates with each Gaussian's colour freed from the triplane, whose planes leave a grain along
-    their axes: the pictures know the colour of one Gaussian well enough by now."""
-    poses = (capture.canonical, *capture.poses)
-    states, shots = pose_states(model, capture, poses), load_shots(capture, poses)
-    chances = shot_chances(shots, settings)
-    with torch.no_grad():
-        colors = model.triplane_colors()
-    model.polished = colors.requires_grad_()
-    device = colors.device
-    groups = [([model.polished], settings.polish_rate)]
-    groups += [(params, 0.5 * rate) for params, rate in _geometry_groups(model, settings)]
-    optimizer = torch.optim.Adam([{"params": params, "lr": rate} for params, rate in groups], betas=(0.9, 0.99), eps=1e-15)
-    for step in tqdm(range(settings.polish_steps), desc="polish", unit="step", mininterval=2.0):
-        share = step / settings.polish_steps
-        for group, (_, rate) in zip(optimizer.param_groups, groups):
-            group["lr"] = rate * rate_share(0.05 + 0.95 * share)
-        rng = np.random.default_rng((settings.seed, 1, step))
-        shot = shots[rng.choice(len(shots), p=chances)]
-        camera, color, mask = prepare_shot(shot, 2 if share < POLISH_COARSE_SHARE else 1, device)
-        background = torch.tensor(rng.random(3), dtype=torch.float32, device=device)
-        loss = rig_loss(model.forward(states[shot.pose]), camera, color, mask, background, settings)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        model.keep_bounds()
-        with torch.no_grad():
-            model.polished.clamp_(0, 1)
-    model.polished = model.polished.detach()
 
 
 def shot_chances(shots: list[TrainingShot], settings: RigSettings) -> np.ndarray:  # [shots]
@@ -183,14 +191,15 @@ def rig_loss(
     color: Tensor,  # [H, W, 3] over white
     mask: Tensor,  # [H, W] 0..1
     background: Tensor,  # [3]
-    settings: RigSettings,
+    ssim_weight: float,
+    mask_weight: float,
 ) -> Tensor:
     """(1 - l) L1 + l D-SSIM over a random background, which shows every hole, plus L1 of coverage."""
     render = rasterize(frame, camera, background)
     truth = color + (1 - mask[..., None]) * (background - 1)
     structure = (1 - ssim_map(render.color, truth)).mean() / 2
-    picture = (1 - settings.ssim_weight) * (render.color - truth).abs().mean() + settings.ssim_weight * structure
-    return picture + settings.mask_weight * (render.alpha - mask).abs().mean()
+    picture = (1 - ssim_weight) * (render.color - truth).abs().mean() + ssim_weight * structure
+    return picture + mask_weight * (render.alpha - mask).abs().mean()
 
 
 def rate_share(share: float) -> float:
@@ -262,20 +271,11 @@ def write_preview(model: CanonicalModel, capture: Capture, path: Path) -> None:
     unfinished.replace(path)
 
 
-def _geometry_groups(model: CanonicalModel, settings: RigSettings) -> list[tuple[list[Tensor], float]]:
+def _geometry_groups(model: CanonicalModel, settings: RigSettings, pace: float) -> list[tuple[list[Tensor], float]]:
     """What is learned beside colour, with its rate."""
     return [
-        ([model.face_log_scales, model.other_log_scales], settings.scale_rate),
-        ([model.face_quats, model.other_quats], settings.quat_rate),
-        ([model.face_opacity_logits, model.other_opacity_logits], settings.opacity_rate),
-        ([model.other_means], settings.position_rate),
+        ([model.face_log_scales, model.other_log_scales], pace * settings.scale_rate),
+        ([model.face_quats, model.other_quats], pace * settings.quat_rate),
+        ([model.face_opacity_logits, model.other_opacity_logits], pace * settings.opacity_rate),
+        ([model.other_means], pace * settings.position_rate),
     ]
-
-
-def _optimizer(model: CanonicalModel, settings: RigSettings) -> torch.optim.Adam:
-    groups = _geometry_groups(model, settings)
-    groups += [
-        (list(model.color.planes.parameters()), settings.plane_rate),
-        (list(model.color.decode.parameters()), settings.decoder_rate),
-    ]
-    return torch.optim.Adam([{"params": params, "lr": rate} for params, rate in groups], betas=(0.9, 0.99), eps=1e-15, fused=True)

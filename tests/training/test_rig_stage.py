@@ -89,6 +89,43 @@ def test_an_interrupted_training_goes_on_where_it_was(capture: Capture, tmp_path
     assert torch.allclose(fresh.face_log_scales, whole.face_log_scales, atol=1e-6)
 
 
+def test_an_interrupted_polish_goes_on_without_the_first_pass(capture: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(stage.SCALES, "dev", replace(QUICK, steps=3, polish_steps=4))
+    monkeypatch.setattr(stage, "CHECKPOINT_SECONDS", 0.0)
+    real, calls = stage.rig_loss, []
+
+    def stops(*arguments: object) -> torch.Tensor:
+        calls.append(arguments)
+        if len(calls) == 3 + 3:  # two steps of the polish are done
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(stage, "rig_loss", stops)
+    with pytest.raises(KeyboardInterrupt):
+        stage.train_rig(capture.folder, tmp_path / "halves", scale="dev")
+    stage.train_rig(capture.folder, tmp_path / "halves", scale="dev", resume=True)
+    assert len(calls) == 3 + 3 + 2  # what was left of the polish, and nothing else
+    monkeypatch.setattr(stage, "rig_loss", real)
+    stage.train_rig(capture.folder, tmp_path / "whole", scale="dev")
+    halves, whole = (load_rig(tmp_path / name / "rig.safetensors") for name in ("halves", "whole"))
+    assert torch.allclose(halves.colors, whole.colors, atol=2e-3) and torch.allclose(
+        halves.log_scales, whole.log_scales, atol=1e-2
+    )
+    assert not list((tmp_path / "halves").glob("rig_*.safetensors"))  # progress is not part of an avatar
+
+
+def test_freed_colors_start_from_the_triplane_and_are_kept_in_range(capture: Capture):
+    model = build_model(capture, QUICK.others, 0)
+    rest = stage.pose_states(model, capture, (capture.canonical,))[0]
+    before = model.forward(rest).colors.detach()
+    model.free_colors()
+    assert torch.equal(model.forward(rest).colors, before)
+    with torch.no_grad():
+        model.polished += 2
+    model.keep_bounds()
+    assert model.polished.max() == 1
+
+
 def test_the_under_layer_is_spread_evenly_behind_the_skin_and_keeps_off_the_border(capture: Capture):
     model = build_model(capture, QUICK.others, 0)
     chosen = set(model.lining.tolist())
