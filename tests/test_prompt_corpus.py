@@ -83,6 +83,41 @@ def test_degrees_are_ordered(corpus):
         assert strongest[weak] < strongest[plain] < strongest[strong]
 
 
+def aus_by_text(corpus) -> dict[str, set[str]]:
+    return {text: set(entry.aus) for entry in corpus for text in entry.texts}
+
+
+def test_a_degree_changes_how_much_and_never_which(corpus):
+    aus = aus_by_text(corpus)
+    for same in (
+        ("smile", "a slight smile", "half a smile", "a barely visible smile", "smiling enormously"),
+        ("make her happy", "slightly happy", "so happy", "insanely happy"),
+        ("a person is laughing", "laughing a little", "laughing uncontrollably"),
+        ("look sad", "slightly sad", "deeply sad", "as sad as anyone can be", "heartbroken"),
+        ("angry", "a bit angry", "very angry", "extremely angry"),
+        ("scared", "a little scared", "very scared", "extremely scared", "terrified"),
+        ("disappointed", "a bit disappointed", "bitterly disappointed"),
+        ("disgusted", "slightly disgusted", "extremely disgusted"),
+    ):
+        assert len({frozenset(aus[text]) for text in same}) == 1, same
+
+
+def test_a_mixture_asks_for_all_that_its_parts_ask_for(corpus):
+    aus = aus_by_text(corpus)
+    for mixture, first, second in (
+        ("sad but smiling", "a sad person", "smile"),
+        ("angry and disgusted", "angry", "disgusted"),
+        ("surprised and afraid", "surprised", "afraid"),
+        ("surprised and sad", "surprised", "a sad person"),
+        ("smiling nervously", "nervous", "smile"),
+        ("happy but worried", "a happy person", "worried"),
+        ("disgusted and sad", "disgusted", "a sad person"),
+        ("tired and sad", "tired", "a sad person"),
+        ("angry contempt", "angry", "contempt"),
+    ):
+        assert aus[mixture] == aus[first] | aus[second], mixture
+
+
 @pytest.mark.parametrize(
     "change, word",
     [

@@ -1,5 +1,6 @@
 """Prompts that nobody wrote into the corpus, read by the demo's controller: the shares that the product promises."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,8 @@ EVERYDAY = {
     "suspicious policeman": "02 04 07",
     "a big smile but keep the mouth shut": HAPPY,
 }
+# Sixty more, written down before any controller read one of them.
+BLIND = json.loads((Path(__file__).parent / "blind_prompts.json").read_text(encoding="utf-8"))["prompts"]
 DEGREES = (
     ("slightly sad", "sad", "extremely sad", "AU15"),
     ("a bit angry", "angry", "very angry", "AU04"),
@@ -166,8 +169,7 @@ def leads(reading: PromptReading, intended: str) -> bool:
 
 def test_neither_the_lists_nor_paraphrases_of_them_are_in_the_corpus():
     known = {paraphrase_key(t) for entry in read_prompt_corpus() for t in entry.texts}
-    fresh = [p for p in (*EVERYDAY, *DENIALS, *MEANINGLESS) if paraphrase_key(p) not in known]
-    assert len(fresh) == len(EVERYDAY) + len(DENIALS) + len(MEANINGLESS)
+    assert not [p for p in (*EVERYDAY, *BLIND, *DENIALS, *MEANINGLESS) if paraphrase_key(p) in known]
 
 
 def test_the_intended_action_units_lead_in_85_percent(text):

@@ -1,6 +1,7 @@
 """The prompt corpus (`assets/au_prompts.jsonl`): texts and the action units they mean, written by hand, one a line.
 
 An entry: {"id", "description", "kind", "split", "aus": {"AU12": 3.0, ...}, "positives": [texts], "negatives": [ids or texts]}.
+Which words get which action units is decided by the rules in `assets/au_prompts.md`.
 """
 
 from __future__ import annotations
