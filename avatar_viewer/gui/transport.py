@@ -108,8 +108,8 @@ class TransportPanel:
     def _show_microphone(self) -> None:
         microphone = self._session.microphone
         assert microphone is not None
-        gate.set_text(self._name, microphone.device_name or "microphone", 48)
-        gate.set_text(self._time, "listening" if microphone.is_ready else "arming...")
+        gate.set_text(self._name, microphone.route or microphone.name or "microphone", 48)
+        gate.set_text(self._time, microphone.state or "listening")
         if self._drawn != "microphone":
             self._drawn = "microphone"
             middle = _WAVE_HEIGHT / 2

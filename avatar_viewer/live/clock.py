@@ -21,6 +21,10 @@ class Clock(Protocol):
 
     def seek(self, seconds: float) -> None: ...
 
+    def set_rate(self, rate: float) -> None:
+        """Seconds of the source in a second of the world: 0.5 is half speed."""
+        ...
+
 
 class WallClock:
     """For a machine without sound output: the monotonic clock, started and stopped."""
@@ -29,11 +33,12 @@ class WallClock:
         self._monotonic = monotonic
         self._base_seconds = 0.0
         self._base_monotonic = 0.0
+        self._rate = 1.0
         self.is_playing = False
 
     def now(self) -> float:
         running = self._monotonic() - self._base_monotonic if self.is_playing else 0.0
-        return self._base_seconds + running
+        return self._base_seconds + self._rate * running
 
     def play(self) -> None:
         if not self.is_playing:
@@ -48,12 +53,17 @@ class WallClock:
         self._base_seconds = seconds
         self._base_monotonic = self._monotonic()
 
+    def set_rate(self, rate: float) -> None:
+        self.seek(self.now())
+        self._rate = rate
+
 
 class SteppedClock:
     """For export and tests: time stands still until it is told to move."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self._seconds = seconds
+        self._rate = 1.0
         self.is_playing = False
 
     def now(self) -> float:
@@ -68,10 +78,13 @@ class SteppedClock:
     def seek(self, seconds: float) -> None:
         self._seconds = seconds
 
+    def set_rate(self, rate: float) -> None:
+        self._rate = rate
+
     def advance(self, seconds: float) -> None:
-        """Move on, if playing."""
+        """Let the world's time pass; the source moves on, if playing."""
         if self.is_playing:
-            self._seconds += seconds
+            self._seconds += self._rate * seconds
 
 
 class CounterClock:
@@ -84,21 +97,22 @@ class CounterClock:
     def __init__(self, *, jump_seconds: float = 0.06, gain: float = 0.05) -> None:
         self._jump_seconds = jump_seconds
         self._gain = gain
-        self._offset: float | None = None  # media seconds minus monotonic seconds
+        self._rate = 1.0
+        self._offset: float | None = None  # media seconds minus monotonic seconds times the rate
         self._last = 0.0
         self._last_report: tuple[float, float] | None = None
 
-    def restart(self, seconds: float) -> None:
+    def restart(self, seconds: float, rate: float = 1.0) -> None:
         self._offset = None
         self._last_report = None
-        self._last = seconds
+        self._last, self._rate = seconds, rate
 
     def report(self, media_seconds: float, monotonic_seconds: float) -> None:
         """The device says that `media_seconds` is heard at `monotonic_seconds`."""
         if (media_seconds, monotonic_seconds) == self._last_report:
             return
         self._last_report = (media_seconds, monotonic_seconds)
-        offset = media_seconds - monotonic_seconds
+        offset = media_seconds - self._rate * monotonic_seconds
         if self._offset is None or abs(offset - self._offset) > self._jump_seconds:
             self._offset = offset
         else:
@@ -109,5 +123,5 @@ class CounterClock:
         if self._offset is None or self._last_report is None:
             return self._last
         latest = min(monotonic_seconds, self._last_report[1] + stall_seconds)
-        self._last = max(self._last, latest + self._offset)
+        self._last = max(self._last, self._rate * latest + self._offset)
         return self._last

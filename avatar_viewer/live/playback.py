@@ -1,6 +1,7 @@
 """The session's source of sound and its time: a file that plays, scrubs and loops, or a microphone; one clock for both.
 
-Devices and decoders are processes (`audio_io`, `decoding`); nothing here waits for them. Belongs to the main thread.
+What comes and goes with devices is `output.py`'s and `listening.py`'s; decoders are processes. Nothing here waits. Belongs to
+the main thread.
 """
 
 from __future__ import annotations
@@ -11,13 +12,20 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import InputError
-from .audio_io import Microphone, Player
-from .clock import Clock, WallClock
+from .clock import Clock
 from .decoding import Sound
+from .device_list import DeviceWatch, SoundDevices
+from .listening import Listening
 from .messages import Say
+from .output import Output
 from .spool import SpoolFormat
+from .voice_chain import VoiceSettings
 
 _PREPARE_SECONDS = 1.5  # sound starts then, motion or not
+MIN_RATE, MAX_RATE = 0.25, 2.0
+_MONITOR_LEAD_SECONDS = 0.1  # from asking for sound to hearing it, at first guess
+_MONITOR_ERROR_SECONDS = 0.025  # beyond it the monitored voice is put right
+_MONITOR_CHECK_SECONDS = 1.0
 
 
 class Source(Protocol):
@@ -47,18 +55,20 @@ class Playback:
     ) -> None:
         self._say, self._defer, self._begin_speech = say, defer, begin_speech
         self.is_looping = False
+        self.rate = 1.0
         self.sound: Sound | None = None
-        self.microphone: Microphone | None = None
-        self.silent_because = "" if has_sound_output else "sound output is switched off"
+        self.microphone: Listening | None = None
+        self.voice = VoiceSettings()
+        self.is_monitoring = False
         self.wants_to_play = False
         self._preparing_since = 0.0
         self._was_decoding = False
         self._opening: Sound | None = None
         self._plays_when_open = False
-        self._clock: Clock = clock or WallClock()
-        self._player: Player | None = None
-        if has_sound_output and clock is None:
-            self._player = self._clock = Player(output_device)
+        self._monitor_lead = _MONITOR_LEAD_SECONDS
+        self._monitor_checked_at = 0.0
+        self.output = Output(say=say, defer=defer, device=output_device, is_wanted=has_sound_output, clock=clock)
+        self._watch: DeviceWatch | None = None
 
     # ---- source ----------------------------------------------------------------------------------------------------
 
@@ -74,12 +84,53 @@ class Playback:
         """Listen; the picture follows the voice by a constant delay."""
         self.pause()
         self._close_source()
-        self.microphone = Microphone(device, delay_seconds=delay_seconds)
+        self.output.set_rate(1.0)
+        self.microphone = Listening(
+            device, delay_seconds=delay_seconds, settings=self.voice, say=self._say, defer=self._defer, on_change=self._change_voice
+        )
+        self._watch_devices()
         self._begin_speech()
 
     def stop_microphone(self) -> None:
         if self.microphone is not None:
+            self.output.pause()
             self._close_source()
+            self.output.set_rate(self.rate)
+            self.output.seek(0.0)
+
+    def set_voice(self, settings: VoiceSettings) -> None:
+        """Gain and gate of the microphone, now and later."""
+        self.voice = settings
+        if self.microphone is not None:
+            self.microphone.apply(settings)
+
+    def set_monitoring(self, is_monitoring: bool) -> None:
+        """Let the microphone's voice be heard, in step with the picture."""
+        self.is_monitoring = is_monitoring
+        if self.microphone is not None:
+            self.output.pause()
+            self._change_monitor()
+
+    # ---- devices ---------------------------------------------------------------------------------------------------
+
+    @property
+    def devices(self) -> SoundDevices:
+        """What the device watch knows; nothing before `refresh_devices`."""
+        return self._watch.found if self._watch else SoundDevices()
+
+    @property
+    def is_asking_for_devices(self) -> bool:
+        return self._watch is not None and self._watch.is_asking
+
+    def refresh_devices(self) -> None:
+        """Look again which devices there are."""
+        if self._watch is not None:
+            self._watch.refresh()
+        self._watch_devices()
+
+    def _watch_devices(self) -> None:
+        if self._watch is None:
+            self._watch = DeviceWatch()
 
     @property
     def is_opening(self) -> bool:
@@ -88,13 +139,16 @@ class Playback:
 
     @property
     def source(self) -> Source | None:
-        return self.microphone or self.sound
+        """None also while the microphone is gone."""
+        if self.microphone is not None:
+            return None if self.microphone.is_lost else self.microphone
+        return self.sound
 
     @property
     def heard(self) -> SpoolFormat | None:
         """Where the sound of this moment is; None while there is none."""
         source = self.source
-        return source.playback if source is not None and (self.microphone is not None or self._clock.is_playing) else None
+        return source.playback if source is not None and self.is_moving else None
 
     @property
     def seconds(self) -> float:
@@ -105,7 +159,7 @@ class Playback:
 
     @property
     def clock(self) -> Clock:
-        return self.microphone or self._clock
+        return self.microphone or self.output.clock
 
     def now(self) -> float:
         return self.clock.now()
@@ -117,7 +171,7 @@ class Playback:
     @property
     def is_moving(self) -> bool:
         """Time goes on at this moment."""
-        return self._clock.is_playing or self.microphone is not None
+        return self.output.is_playing or self.microphone is not None
 
     @property
     def is_at_end(self) -> bool:
@@ -125,6 +179,7 @@ class Playback:
 
     def play(self) -> None:
         """As soon as the face has motion, or `_PREPARE_SECONDS` have passed."""
+        assert self.microphone is None
         self.wants_to_play = True
         self.prepare()
 
@@ -134,15 +189,22 @@ class Playback:
 
     def pause(self) -> None:
         self.wants_to_play = False
-        self._clock.pause()
+        if self.microphone is None:
+            self.output.pause()
+
+    def set_rate(self, rate: float) -> None:
+        """How fast a file plays, like a tape; the face is the same at any speed, and so is a take: it runs at the sound's own speed."""
+        self.rate = min(max(rate, MIN_RATE), MAX_RATE)
+        if self.microphone is None:
+            self.output.set_rate(self.rate)
 
     def seek(self, seconds: float) -> None:
         """Go there; while playing, sound resumes as soon as the face has motion for it."""
         if self.sound is None:
             return
-        if self._clock.is_playing:
-            self._clock.pause()
-        self._clock.seek(min(max(0.0, seconds), max(0.0, self.seconds - 0.02)))
+        if self.output.is_playing:
+            self.output.pause()
+        self.output.seek(min(max(0.0, seconds), max(0.0, self.seconds - 0.02)))
         self.prepare()
         self._begin_speech()
 
@@ -150,36 +212,20 @@ class Playback:
 
     def update(self) -> None:
         """Take in what devices and decoders have done."""
-        self._update_output()
+        is_new = self._watch is not None and self._watch.poll()
+        self.output.poll(self.devices, is_new=is_new)
         self._update_opening()
         if self.microphone is not None:
-            self._update_microphone()
+            self._update_microphone(self.microphone, is_new)
         elif self.sound is not None:
             self._update_sound(self.sound)
 
     def start_clock(self, has_motion: Callable[[], bool]) -> None:
         """Let the sound start if it is wanted and the face is ready for it."""
-        if not self.wants_to_play or self._clock.is_playing or self.sound is None:
+        if not self.wants_to_play or self.output.is_playing or self.sound is None:
             return
         if has_motion() or time.monotonic() - self._preparing_since > _PREPARE_SECONDS:
-            self._clock.play()
-
-    def _update_output(self) -> None:
-        player = self._player
-        if player is None:
-            return
-        player.poll()
-        if player.failure is None:
-            return
-        position, wanted = player.now(), self.wants_to_play
-        self._player = None
-        self._defer(player.close)
-        self.silent_because = player.failure
-        self._say(f"No sound output ({player.failure}): playing silently")
-        self._clock = WallClock()
-        self._clock.seek(position)
-        if wanted and self.microphone is None:
-            self._clock.play()
+            self.output.play()
 
     def _update_opening(self) -> None:
         opening = self._opening
@@ -194,25 +240,45 @@ class Playback:
         if not opening.is_ready:
             return
         self._opening = None
+        self.stop_microphone()
         self.pause()
         self._close_source()
         self.sound = opening
         self._was_decoding = True
-        if self._player is not None:
-            self._player.load(opening.playback)
-        self._clock.seek(0.0)
+        self.output.load(opening.playback)
         self._begin_speech()
         if self._plays_when_open:
             self.play()
 
-    def _update_microphone(self) -> None:
-        microphone = self.microphone
-        assert microphone is not None
-        microphone.poll()
-        if microphone.failure is not None:
-            self._say(f"Microphone: {microphone.failure}", is_error=True)
+    def _update_microphone(self, microphone: Listening, is_new: bool) -> None:
+        microphone.poll(self.devices, is_new=is_new)
+        if microphone.is_over:
             self.stop_microphone()
             self._begin_speech()
+        elif self.is_monitoring and microphone.is_ready and time.monotonic() - self._monitor_checked_at > _MONITOR_CHECK_SECONDS:
+            self._correct_monitor(microphone)
+
+    def _change_voice(self) -> None:
+        """The microphone's sound is another one, or none."""
+        self._change_monitor()
+        self._begin_speech()
+
+    def _change_monitor(self) -> None:
+        microphone = self.microphone
+        self.output.pause()
+        if microphone is not None and self.is_monitoring and microphone.is_ready:
+            self.output.load(microphone.playback)
+            self.output.seek(microphone.now() + self._monitor_lead)
+            self.output.play()
+            self._monitor_checked_at = time.monotonic()
+
+    def _correct_monitor(self, microphone: Listening) -> None:
+        """Two devices, two clocks: what drifts is put right, with a fade."""
+        self._monitor_checked_at = time.monotonic()
+        error = self.output.now() - microphone.now()
+        if abs(error) > _MONITOR_ERROR_SECONDS:
+            self._monitor_lead = min(max(self._monitor_lead - error, 0.0), 0.5)
+            self.output.seek(microphone.now() + self._monitor_lead)
 
     def _update_sound(self, sound: Sound) -> None:
         if self._was_decoding:
@@ -225,17 +291,15 @@ class Playback:
                 return
             if sound.is_complete:
                 self._was_decoding = False
-                if self._player is not None:
-                    self._player.complete()
+                self.output.complete()
                 for note in sound.notes:
                     self._say(f"{sound.name}: {note}")
-        ended = self._player.has_ended if self._player else self._clock.now() >= self.seconds and sound.is_complete
-        if self.wants_to_play and ended:
+        if self.wants_to_play and self.output.has_ended(self.seconds):
             if self.is_looping:
                 self.seek(0.0)
             else:
                 self.pause()
-                self._clock.seek(self.seconds)
+                self.output.seek(self.seconds)
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
@@ -248,6 +312,7 @@ class Playback:
 
     def close(self) -> None:
         self._close_source()
-        for part in (self._opening, self._player):
+        self.output.close()
+        for part in (self._opening, self._watch):
             if part is not None:
                 self._defer(part.close)

@@ -17,10 +17,10 @@ from ..avatar.animation import Animator
 from ..avatar.modulation import EditTrack
 from ..avatar.speech_motion import SpeechMotion
 from ..types import AUEdit, MotionFrame
-from .audio_io import Microphone
 from .clock import Clock
 from .decoding import Sound
 from .handoff import Failure, FirstFailure, Latest, MotionTimeline
+from .listening import Listening
 from .messages import Message, describe
 from .playback import Playback
 from .recorder import Recorder
@@ -135,7 +135,7 @@ class Session:
         return self.playback.sound
 
     @property
-    def microphone(self) -> Microphone | None:
+    def microphone(self) -> Listening | None:
         return self.playback.microphone
 
     @property
@@ -145,7 +145,7 @@ class Session:
 
     @property
     def silent_because(self) -> str:
-        return self.playback.silent_because
+        return self.playback.output.silent_because
 
     @property
     def seconds(self) -> float:
@@ -323,6 +323,11 @@ class Session:
         self.edits.clear()
         self.edits.add(-1e6, self._edit, ease_seconds=0.0)
         source, sound = self.playback.source, self.sound
+        if source is None and self._driver is not None:
+            self._driver.leave()
+        if source is None and self.microphone is not None:  # it is gone for a while: the face comes to rest, as after a sound
+            self.timeline.finish()
+            return
         if source is None or self._motion is None or self._driver is None:
             self.timeline.clear()
             return

@@ -44,12 +44,18 @@ class SpeechDriver:
         self._failure = failure
         self._jobs: Latest[SpeechJob] = Latest()
         self._wake = threading.Event()
-        self._is_stopping = False
+        self._is_leaving = self._is_stopping = False
 
     def begin(self, job: SpeechJob) -> None:
         """Leave what is being done and do this."""
         self.now_seconds = job.from_seconds
+        self._is_leaving = False
         self._jobs.put(replace(job, generation=self.timeline.restart()))
+        self._wake.set()
+
+    def leave(self) -> None:
+        """Do nothing until there is another job."""
+        self._is_leaving = True
         self._wake.set()
 
     def stop(self) -> None:
@@ -81,7 +87,7 @@ class SpeechDriver:
             if job.spool.ring_frames:
                 position = max(position, -(-reader.oldest // hop) * hop)
             motion.reset(position / SAMPLE_RATE)
-            while self._jobs.is_empty and not self._is_stopping:
+            while self._jobs.is_empty and not self._is_leaving and not self._is_stopping:
                 end = self.timeline.end_seconds
                 if end is not None and end - self.now_seconds >= HOPS_AHEAD * hop_seconds:
                     self._rest(_POLL_SECONDS)
