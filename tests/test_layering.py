@@ -29,6 +29,7 @@ HOMES = {
     "pyrr": {"geometry.py"},
     "mitsuba": {"studio/renderer.py"},
     "parselmouth": {"studio/delivery.py"},
+    "lpips": {"metrics/perceptual.py"},
 }
 HOME_ROOMS = {"sounddevice": "live", "av": "live", "threading": "live", "multiprocessing": "live", "queue": "live"}
 

@@ -80,3 +80,28 @@ def rest_rate(gap_mm: np.ndarray, quiet: np.ndarray, rest_mm: float = REST_MM) -
     """Share of the quiet frames in which the mouth rests; NaN without a quiet frame."""
     quiet = np.asarray(quiet, dtype=bool)
     return float((np.asarray(gap_mm)[quiet] < rest_mm).mean()) if quiet.any() else float("nan")
+
+
+def sync_offset_ms(gap_mm: np.ndarray, true_gap_mm: np.ndarray, fps: float, most_ms: float = 400.0) -> float:  # two [T]
+    """By how much the lips are late (positive) or early, where the two curves agree best; between frames by a parabola.
+
+    NaN where either curve does not move.
+    """
+    most = min(round(most_ms / 1000 * fps), len(gap_mm) // 2)
+    agreement = np.array([_shifted_correlation(gap_mm, true_gap_mm, lag) for lag in range(-most, most + 1)])
+    best = int(agreement.argmax())
+    if agreement[best] <= 0.0:
+        return float("nan")
+    shift = 0.0
+    if 0 < best < len(agreement) - 1:
+        before, here, after = agreement[best - 1 : best + 2]
+        curvature = before - 2 * here + after
+        shift = 0.5 * (before - after) / curvature if curvature < -1e-12 else 0.0
+    return float((best - most + shift) * 1000.0 / fps)
+
+
+def _shifted_correlation(gap: np.ndarray, truth: np.ndarray, lag: int) -> float:
+    """Correlation of `gap`, taken `lag` frames later, with `truth`."""
+    late = gap[max(lag, 0) : len(gap) + min(lag, 0)]
+    reference = truth[max(-lag, 0) : len(truth) - max(lag, 0)]
+    return correlation(late, reference)

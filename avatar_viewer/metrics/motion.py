@@ -38,6 +38,17 @@ def seam_ratio(offsets: np.ndarray, hop_frames: int) -> float:  # [T, V, 3]
     return float(speed[at_border].mean() / max(speed[~at_border].mean(), 1e-12))
 
 
+def landmark_distance_px(
+    predicted: np.ndarray,  # [T, V, 3] metres
+    truth: np.ndarray,  # [T, V, 3]
+    landmarks: np.ndarray,  # [P] vertex ids
+    pixels_per_metre: float,
+) -> float:
+    """LMD: mean distance of the landmarks seen from the front, after each frame's mean is taken off either set."""
+    seen = [points[:, landmarks, :2] - points[:, landmarks, :2].mean(axis=1, keepdims=True) for points in (predicted, truth)]
+    return float(np.linalg.norm(seen[0] - seen[1], axis=-1).mean() * pixels_per_metre)
+
+
 def jitter_mm(offsets: np.ndarray) -> float:  # [T, V, 3] metres
     """Mean length of the second difference a frame."""
     return float(np.linalg.norm(np.diff(offsets, n=2, axis=0), axis=-1).mean() * 1000.0)

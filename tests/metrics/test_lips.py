@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from avatar_viewer.metrics.lips import closure_rate, correlation, lip_gap_mm, loudness_baseline, loudness_curve, rest_rate
+from avatar_viewer.metrics.lips import closure_rate, correlation, lip_gap_mm, loudness_baseline, loudness_curve, rest_rate, sync_offset_ms
 
 UPPER, LOWER = np.arange(9), np.arange(9, 18)
 
@@ -74,3 +74,16 @@ def test_a_closure_counts_within_forty_milliseconds():
 def test_rest_counts_quiet_frames_only():
     assert rest_rate(np.array([0.2, 1.4, 1.6, 9.0]), np.array([1, 1, 1, 0])) == pytest.approx(2 / 3)
     assert math.isnan(rest_rate(np.array([1.0]), np.array([0])))
+
+
+@pytest.mark.parametrize("late_frames", [-3, -1, 0, 2])
+def test_sync_offset_is_how_late_the_lips_are(late_frames):
+    curve = np.random.default_rng(0).normal(size=200)
+    assert sync_offset_ms(np.roll(curve, late_frames), curve, fps=25.0) == pytest.approx(40.0 * late_frames, abs=4.0)
+
+
+def test_sync_offset_reads_between_frames():
+    time = np.arange(400) / 25.0
+    truth, late = (np.sin(2 * np.pi * 1.3 * t) + np.sin(2 * np.pi * 0.7 * t + 1) for t in (time, time - 0.018))
+    assert sync_offset_ms(late, truth, fps=25.0) == pytest.approx(18.0, abs=2.0)
+    assert math.isnan(sync_offset_ms(np.zeros(100), truth[:100], fps=25.0))

@@ -6,6 +6,7 @@ import pytest
 from avatar_viewer.metrics.motion import (
     edit_slope,
     jitter_mm,
+    landmark_distance_px,
     leakage,
     lip_vertex_error_mm,
     mouth_opening_difference_mm,
@@ -73,3 +74,11 @@ def test_leakage_is_the_share_outside():
     difference[0, 0], difference[3, 1] = 0.003, 0.001
     assert leakage(difference, np.array([0, 1])) == pytest.approx(0.25)
     assert leakage(np.zeros((4, 3)), np.array([0])) == 0
+
+
+def test_landmark_distance_leaves_out_depth_and_the_common_shift():
+    truth = np.zeros((1, 4, 3))
+    moved = truth + (0.1, 0.2, 0.3)
+    assert landmark_distance_px(moved, truth, np.arange(4), 1000.0) == pytest.approx(0.0, abs=1e-9)
+    moved[0, 0] += (0.004, 0.0, 0.5)  # mean moves by 1 mm: the others stand 1 mm off, this one 3
+    assert landmark_distance_px(moved, truth, np.arange(4), 1000.0) == pytest.approx((3 + 1 + 1 + 1) / 4)
