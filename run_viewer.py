@@ -95,7 +95,8 @@ def open_viewer(options: argparse.Namespace) -> None:
 def render_demo(options: argparse.Namespace, reason: str) -> None:
     """The way out without a screen: the same head, sound and prompt, as files."""
     from avatar_viewer.avatar.bundle import load_avatar
-    from avatar_viewer.avatar.modulation import EditTrack, prompt_edit
+    from avatar_viewer.avatar.edit_track import EditTrack
+    from avatar_viewer.avatar.prompt_edit import prompt_edit
     from avatar_viewer.errors import InputError
     from avatar_viewer.live.export import export_clip
 

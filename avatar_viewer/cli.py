@@ -275,7 +275,8 @@ def _without_offsets(window):
 
 def _edit_track(options: argparse.Namespace, avatar):
     """The edits of the command line as a track: sliders from --au, and a prompt or a file of prompts on top."""
-    from .avatar.modulation import EditTrack, prompt_edit
+    from .avatar.edit_track import EditTrack
+    from .avatar.prompt_edit import prompt_edit
     from .avatar.prompts import read_prompts_file
 
     base = _sliders(options)

@@ -7,12 +7,14 @@ Values are immutable: a tensor that has been handed over is not written again.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from .action_units import NUM_AUS
+from .errors import InputError
 
 
 def ensure_shape(name: str, tensor: Tensor, shape: tuple[int | None, ...]) -> None:
@@ -21,6 +23,12 @@ def ensure_shape(name: str, tensor: Tensor, shape: tuple[int | None, ...]) -> No
     if len(found) != len(shape) or any(want is not None and want != got for want, got in zip(shape, found)):
         expected = "[" + ", ".join("any" if n is None else str(n) for n in shape) + "]"
         raise ValueError(f"{name} must have shape {expected}, got {list(found)}")
+
+
+def ensure_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise `InputError` naming `name` and the value where it is not a number from `low` to `high`."""
+    if not (math.isfinite(value) and low <= value <= high):
+        raise InputError(f"{name} is {value}; use a number from {low:g} to {high:g}")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from pathlib import Path
 from ..errors import InputError
 from ..networks.text_to_au import PromptReading
 from ..types import AUEdit
-from .modulation import EditTrack, blend_readings, prompt_edit
+from .edit_track import EditTrack
+from .prompt_edit import blend_readings, prompt_edit
 
 MAX_FILE_BYTES = 1_000_000
 

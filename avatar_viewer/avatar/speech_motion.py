@@ -19,7 +19,8 @@ from ..errors import InputError
 from ..networks.denoiser import Conditions, MotionHistory, frame_pooling
 from ..types import AudioChunk, AUEdit, MotionWindow, ensure_shape
 from .blinks import blink_codes, gaze_angles
-from .modulation import EditTrack, modulate
+from .edit_track import EditTrack
+from .modulation import modulate
 
 if TYPE_CHECKING:
     from .bundle import Avatar

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..action_units import ACTION_UNITS, AU_NAMES, MAX_INTENSITY, NUM_AUS
-from ..avatar.modulation import MAX_ENHANCE, MAX_STRENGTH, prompt_edit
+from ..avatar.modulation import MAX_ENHANCE, MAX_STRENGTH
+from ..avatar.prompt_edit import prompt_edit
 from ..types import AUEdit
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..action_units import MAX_OVER_RANGE
 from ..avatar.animation import Animator
-from ..avatar.modulation import EditTrack
+from ..avatar.edit_track import EditTrack
 from ..avatar.speech_motion import SpeechMotion
 from ..config import SAMPLE_RATE, StreamContext
 from ..errors import InputError

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..avatar.animation import Animator
-from ..avatar.modulation import EditTrack
+from ..avatar.edit_track import EditTrack
 from ..avatar.speech_motion import SpeechMotion
 from ..types import AUEdit, MotionFrame
 from .clock import Clock

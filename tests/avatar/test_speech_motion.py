@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from avatar_viewer.action_units import au_index
-from avatar_viewer.avatar.modulation import EditTrack
+from avatar_viewer.avatar.edit_track import EditTrack
 from avatar_viewer.avatar.speech_motion import SpeechMotion, join_windows, speak
 from avatar_viewer.config import DEFAULT_STREAM, LOW_DELAY_STREAM
 from avatar_viewer.errors import InputError

@@ -11,7 +11,7 @@ from PIL import Image
 
 from avatar_viewer.action_units import au_index
 from avatar_viewer.avatar.animation import pose_gaussians
-from avatar_viewer.avatar.modulation import EditTrack
+from avatar_viewer.avatar.edit_track import EditTrack
 from avatar_viewer.avatar.speech_motion import speak
 from avatar_viewer.errors import InputError
 from avatar_viewer.live.export import BACKGROUND, export_clip, export_motion

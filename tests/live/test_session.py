@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from avatar_viewer.action_units import au_index
-from avatar_viewer.avatar.modulation import EditTrack
+from avatar_viewer.avatar.edit_track import EditTrack
 from avatar_viewer.avatar.speech_motion import SpeechMotion, speak
 from avatar_viewer.errors import InputError
 from avatar_viewer.live.clock import SteppedClock
