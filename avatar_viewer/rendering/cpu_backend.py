@@ -24,6 +24,7 @@ from .cpu_blend import MASKS, SCRATCH, blend, count_lanes
 from .cpu_blend_backward import add_pairs, blend_backward
 from .cpu_project import RECORD, TILE, project
 from .cpu_project_backward import project_backward
+from .last_picture import LastPicture
 from .simd_ir import LANES
 
 MOST_PAIRS = 4_000_000  # listed at once: past it the picture is drawn in bands of tiles, which bounds the memory
@@ -31,16 +32,14 @@ MOST_PAIRS_BACKWARD = 2_000_000  # 64 bytes each
 
 
 def render_cpu(frame: GaussianFrame, camera: Camera, background: Tensor) -> Render:
-    """The picture by this process's rasteriser, on the frame's device; the last one again where nothing has changed."""
+    """The picture by this process's rasteriser, on the frame's device; what has not changed since the last one is reused."""
     tensors = (frame.means, frame.quats, frame.scales, frame.opacities, frame.colors, background)
-    home = frame.means.device
     with cpu_rasterizers().borrow() as rasterizer:
-        render = rasterizer.recall(tensors, camera)
-        if render is None:
+        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             color, alpha, dropped = _Rasterization.apply(*(t.cpu().contiguous() for t in tensors), camera, rasterizer)
-            render = Render(color.to(home), alpha.to(home), dropped)
-            rasterizer.remember(tensors, camera, render)
-        return render
+            home = frame.means.device
+            return Render(color.to(home), alpha.to(home), dropped)
+        return rasterizer.render(tensors, camera)
 
 
 @functools.cache
@@ -77,28 +76,32 @@ class CpuRasterizer:
         self.threads = threads or numba.config.NUMBA_NUM_THREADS
         self._buffers: dict[str, np.ndarray] = {}
         self.phase_seconds: dict[str, float] = {}  # of the last picture
-        self._last: tuple[tuple[Tensor, ...], list[int], Camera, Render] | None = None
+        self._last: LastPicture | None = None
         self._ticket = 0  # counts the scenes prepared, so that a backward knows whether its own is still here
+        self._is_partial = False  # sorted for some tiles only
         self._is_listed_whole = False
         self._found = 0  # pairs listed now
 
-    def recall(self, tensors: tuple[Tensor, ...], camera: Camera) -> Render | None:
-        """The last picture, if it is of the same tensors (the background by value) and nobody has written to any since."""
-        if self._last is None or any(t.requires_grad for t in tensors):
-            return None
-        last_tensors, versions, last_camera, render = self._last
-        same = all(a is b for a, b in zip(tensors[:-1], last_tensors)) and torch.equal(tensors[-1], last_tensors[-1])
-        same = same and versions == _versions(*last_tensors, render.color, render.alpha)
-        same = same and (camera.width, camera.height) == (last_camera.width, last_camera.height)
-        same = same and torch.equal(camera.viewmat, last_camera.viewmat) and torch.equal(camera.K, last_camera.K)
-        return render if same else None
+    def render(self, tensors: tuple[Tensor, ...], camera: Camera) -> Render:
+        """The picture of a frame's five tensors over the background, which is the last of `tensors`; without gradients.
 
-    def remember(self, tensors: tuple[Tensor, ...], camera: Camera, render: Render) -> None:
-        if any(t.requires_grad or t.is_inference() for t in (*tensors, render.color)):  # inference tensors count no writes
-            self._last = None
-            return
-        kept = Camera(camera.viewmat.clone(), camera.K.clone(), camera.width, camera.height)
-        self._last = (tensors, _versions(*tensors, render.color, render.alpha), kept, render)
+        The last picture itself, if nothing has changed; its tiles, by a still camera, where no Gaussian has.
+        """
+        last = self._last
+        if last is not None and last.is_of(tensors, camera):
+            return last.render
+        reuses = last is not None and last.ticket == self._ticket and last.fits(tensors, camera)
+        with torch.inference_mode(False):  # else writes to the picture could not be noticed
+            color, alpha = torch.empty(camera.height, camera.width, 3), torch.empty(camera.height, camera.width)
+        arrays = [t.detach().cpu().contiguous().numpy() for t in tensors[:-1]]
+        last_picture = tuple(t.numpy() for t in last.on_cpu) if reuses else None
+        picture = (color.numpy(), alpha.numpy())
+        dropped, ticket = self.draw(arrays, camera, tuple(tensors[-1].tolist()), *picture, last_picture)
+        home = tensors[0].device
+        with torch.inference_mode(False):
+            render = Render(color.to(home), alpha.to(home), dropped)
+        self._last = LastPicture.keep(tensors, camera, render, (color, alpha), ticket)
+        return render
 
     def _buffer(self, name: str, dtype: type, *shape: int) -> np.ndarray:
         """At least this shape; the contents are whatever was there."""
@@ -113,9 +116,13 @@ class CpuRasterizer:
             self._buffers[name] = found
         return found
 
-    def _prepare(self, inputs: list[np.ndarray], camera: Camera) -> int:
-        """Project and sort; the number of malformed Gaussians."""
+    def _prepare(self, inputs: list[np.ndarray], camera: Camera, tracks: bool = False) -> int:
+        """Project and sort; the number of malformed Gaussians.
+
+        With `tracks`, the tiles that differ from the last scene's are noted, and Gaussians are sorted for those alone.
+        """
         self._ticket += 1
+        self._is_partial = tracks
         self._is_listed_whole = False
         threads = max(1, min(self.threads, numba.config.NUMBA_NUM_THREADS))
         torch_threads = torch.get_num_threads()
@@ -134,6 +141,9 @@ class CpuRasterizer:
         self._rects = self._buffer("rects", np.int16, rows, 4)
         depths = self._buffer("depths", np.float32, rows)
         malformed = self._buffer("malformed", np.int64, threads)
+        self._dirty = self._buffer("dirty", np.uint8, self._tiles)
+        if tracks:
+            self._dirty[: self._tiles] = 0
         started = time.perf_counter()
         project(
             *inputs,
@@ -146,13 +156,18 @@ class CpuRasterizer:
             self._rects,
             depths,
             malformed,
+            tracks,
+            self._dirty,
         )
         started = self._note("project", started)
         self._order = self._buffer("order", np.int32, rows)
         histogram, keys = self._buffer("histogram", np.int32, 1 << DIGIT), self._buffer("keys", np.int32, rows)
         spare = (self._buffer("spare_keys", np.int32, rows), self._buffer("spare_order", np.int32, rows))
         # Positive floats sort like the integers of their bits.
-        self._visible = sort_by_depth(self._count, self._rects, depths.view(np.int32), histogram, keys, self._order, *spare)
+        wanted = (tracks, self._tiles_x, self._dirty)
+        self._visible = sort_by_depth(
+            self._count, self._rects, depths.view(np.int32), *wanted, histogram, keys, self._order, *spare
+        )
         self._note("sort", started)
         return int(malformed[:threads].sum())
 
@@ -196,16 +211,23 @@ class CpuRasterizer:
         background: tuple[float, float, float],
         color: np.ndarray,  # [H, W, 3] written
         alpha: np.ndarray,  # [H, W] written
+        last_picture: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> tuple[int, int]:
-        """The number of malformed Gaussians, and a ticket for `draw_backward`."""
+        """The number of malformed Gaussians, and a ticket for `draw_backward`.
+
+        `last_picture` is what the last call drew, of as many Gaussians by the same camera over the same background: tiles are
+        copied from there where no Gaussian has changed. The picture is the same to the last bit.
+        """
         self.phase_seconds = dict.fromkeys(("project", "sort", "list", "blend"), 0.0)
-        malformed = self._prepare(inputs, camera)
+        reuses = last_picture is not None
+        malformed = self._prepare(inputs, camera, reuses)
+        last_color, last_alpha = last_picture or (color, alpha)
         started = time.perf_counter()
         for first, last in self._bands(MOST_PAIRS):
             started = self._note("list", started)
             blend(
                 self._records, self._starts, self._pairs, first, last, self._tiles_x, background, self._threads,
-                *self._blend_scratch(), color, alpha,
+                *self._blend_scratch(), reuses, self._dirty, last_color, last_alpha, color, alpha,
             )  # fmt: skip
             started = self._note("blend", started)
         return malformed, self._ticket
@@ -243,7 +265,7 @@ class CpuRasterizer:
         pictures: list[np.ndarray],  # color, alpha, and the gradients of the two
         gradients: list[np.ndarray],  # of the inputs: written
     ) -> None:
-        if ticket != self._ticket:
+        if ticket != self._ticket or self._is_partial:
             self._prepare(inputs, camera)
         sums = self._buffer("sums", np.float32, len(self._records), RECORD)
         for first, last in self._bands(MOST_PAIRS_BACKWARD):
@@ -257,11 +279,6 @@ class CpuRasterizer:
             *inputs[:4], self._view, self._intrinsics, self._width, self._height, self._threads, self._records, self._rects,
             sums, *gradients,
         )  # fmt: skip
-
-
-def _versions(*tensors: Tensor) -> list[int]:
-    """How often each was written to in place."""
-    return [t._version for t in tensors]
 
 
 class _Rasterization(torch.autograd.Function):

@@ -41,22 +41,33 @@ def _sort_digit(visible, lowest, shift, keys, order, histogram, sorted_keys, sor
         poke(sorted_order, place, peek(order, k))
 
 
+@numba.njit
+def _touches(rects, i, tiles_x, dirty):
+    """Whether any tile of the rect is marked."""
+    first, last = np.int64(peek(rects, 4 * i)), np.int64(peek(rects, 4 * i + 1))
+    for row in range(np.int64(peek(rects, 4 * i + 2)), np.int64(peek(rects, 4 * i + 3))):
+        for tile in range(row * tiles_x + first, row * tiles_x + last):
+            if peek(dirty, tile) != 0:
+                return True
+    return False
+
+
 @kernel()
-def sort_by_depth(count, rects, depths, histogram, keys, order, spare_keys, spare_order):
+def sort_by_depth(count, rects, depths, tracks, tiles_x, dirty, histogram, keys, order, spare_keys, spare_order):
     """The number of visible Gaussians; their indices fill `order`, near to far, equal depths by index.
 
-    The bits of positive floats sort like the floats; of a head only some 22 of them differ, so two passes are enough.
+    If `tracks`, only those on tiles that `dirty` marks are wanted. The bits of positive floats sort like the floats; of a head only some 22 of them differ, so two passes are enough.
     """
     lowest, highest = np.int32(0x7FFFFFFF), np.int32(0)
-    visible = 0
+    visible = np.int64(0)
     for i in range(count):
-        if peek(rects, 4 * i) != peek(rects, 4 * i + 1):
+        if peek(rects, 4 * i) != peek(rects, 4 * i + 1) and (not tracks or _touches(rects, i, tiles_x, dirty)):
             key = peek(depths, i)
             poke(keys, visible, key)
             poke(order, visible, np.int32(i))
             lowest, highest = min(lowest, key), max(highest, key)
             visible += 1
-    shift = 0
+    shift = np.int64(0)
     while visible > 0 and np.int64(highest - lowest) >> shift > 0:
         _sort_digit(visible, lowest, shift, keys, order, histogram, spare_keys, spare_order)
         shift += DIGIT

@@ -16,7 +16,7 @@ from .kernel_cache import kernel
 from .reference import ALPHA_MAX, TRANSMITTANCE_MIN
 from .simd import count_bits, exp2, from_bits, lane_columns, lane_rows, larger, lowest_bit, select, smaller, splat, to_bits
 from .simd_ir import LANES
-from .simd_memory import fetch_add, load, peek, poke, prefetch, repeat, store, words_with_bit
+from .simd_memory import any_of_bits, fetch_add, load, peek, poke, prefetch, repeat, store, words_with_bit
 from .simd_rows import store1, store3, swap_blocks_and_rows
 
 BATCH = 64  # pairs
@@ -32,9 +32,25 @@ ONE = np.float32(1.0)
 
 
 @numba.njit
+def _live_bounds(masks, place):
+    """Of each block the first and the last column, then row, that has a live lane."""
+    left = select(any_of_bits(masks, place, 0x1111), 0.0, select(any_of_bits(masks, place, 0x3333), 1.0, 2.0))
+    left = select(any_of_bits(masks, place, 0x7777), left, 3.0)
+    right = select(any_of_bits(masks, place, 0x8888), 3.0, select(any_of_bits(masks, place, 0xCCCC), 2.0, 1.0))
+    right = select(any_of_bits(masks, place, 0xEEEE), right, 0.0)
+    top = select(any_of_bits(masks, place, 0x000F), 0.0, select(any_of_bits(masks, place, 0x00FF), 1.0, 2.0))
+    top = select(any_of_bits(masks, place, 0x0FFF), top, 3.0)
+    bottom = select(any_of_bits(masks, place, 0xF000), 3.0, select(any_of_bits(masks, place, 0xFF00), 2.0, 1.0))
+    bottom = select(any_of_bits(masks, place, 0xFFF0), bottom, 0.0)
+    return left, right, top, bottom
+
+
+@numba.njit
 def load_batch(records, pairs, first, count, last, left, top, live, scratch, base, masks, mask_base):
-    """Copy the records of some pairs beside each other, and find the live blocks that each can reach."""
+    """Copy the records of some pairs beside each other, and find the blocks that each can reach where they are live."""
     columns, rows = lane_columns() * np.float32(BLOCK), lane_rows() * np.float32(BLOCK)
+    from_x, to_x, from_y, to_y = _live_bounds(masks, mask_base + BATCH)
+    from_x, to_x, from_y, to_y = columns + from_x, columns + to_x, rows + from_y, rows + to_y
     for k in range(count):
         prefetch(records, RECORD * np.int64(peek(pairs, min(first + k + AHEAD, last - 1))))
         source, target = RECORD * np.int64(peek(pairs, first + k)), base + RECORD * k
@@ -44,9 +60,8 @@ def load_batch(records, pairs, first, count, last, left, top, live, scratch, bas
         slope_x, slope_y = peek(records, source + SLOPE_X), peek(records, source + SLOPE_Y)
         poke(scratch, target + S_ORIGIN, l11 * dx + l12 * dy)
         poke(scratch, target + T_ORIGIN, l22 * dy)
-        # The least of s^2 + t^2 over a block's pixels lies on the edge next to the centre, across or along.
-        low_x, low_y = columns + dx, rows + dy
-        high_x, high_y = low_x + 3.0, low_y + 3.0
+        # The least of s^2 + t^2 over a block's live pixels lies on the edge next to the centre, across or along.
+        low_x, high_x, low_y, high_y = from_x + dx, to_x + dx, from_y + dy, to_y + dy
         x, y = smaller(larger(low_x, 0.0), high_x), smaller(larger(low_y, 0.0), high_y)
         along_y, along_x = smaller(larger(x * slope_y, low_y), high_y), smaller(larger(y * slope_x, low_x), high_x)
         s, t = l11 * x + l12 * along_y, l22 * along_y
@@ -168,18 +183,45 @@ def _write_tile(scratch, state, left, top, width, height, background, color, alp
             store1(alpha, offset, valid, 1.0 - rest)
 
 
+@numba.njit
+def _copy_tile(left, top, width, height, from_color, from_alpha, color, alpha):
+    valid = min(width - left, TILE)
+    for y in range(top, min(height, top + TILE)):
+        offset = y * width + left
+        if valid == TILE:
+            for part in range(3):
+                place = 3 * offset + part * LANES
+                store(color, place, load(from_color, place))
+            store(alpha, offset, load(from_alpha, offset))
+        else:
+            for place in range(3 * offset, 3 * (offset + valid)):
+                poke(color, place, peek(from_color, place))
+            for place in range(offset, offset + valid):
+                poke(alpha, place, peek(from_alpha, place))
+
+
 @kernel(parallel=True)
-def blend(records, starts, pairs, first_tile, last_tile, tiles_x, background, threads, counter, scratch, masks, color, alpha):
-    """Draw the tiles first..last. `scratch [threads, SCRATCH]` and `masks [threads, MASKS]` are each thread's own."""
+def blend(
+    records, starts, pairs, first_tile, last_tile, tiles_x, background, threads, counter, scratch, masks,
+    reuses, dirty, last_color, last_alpha, color, alpha,
+):  # fmt: skip
+    """Draw the tiles first..last. `scratch [threads, SCRATCH]` and `masks [threads, MASKS]` are each thread's own.
+
+    If `reuses`, the tiles that `dirty [tiles]` leaves at 0 are as in the last picture, and are copied from there.
+    """
     height, width = alpha.shape
     counter[0] = first_tile
     for thread in numba.prange(threads):
         tile = fetch_add(counter, 1)
         while tile < last_tile:
-            _blend_tile(
-                records, pairs, starts[tile], starts[tile + 1], tile % tiles_x * TILE, tile // tiles_x * TILE, width, height,
-                scratch, thread * SCRATCH, masks, thread * MASKS, background, color, alpha,
-            )  # fmt: skip
+            left, top = tile % tiles_x * TILE, tile // tiles_x * TILE
+            if reuses and dirty[tile] == 0:
+                _copy_tile(left, top, width, height, last_color, last_alpha, color, alpha)
+            else:
+                _blend_tile(
+                    records, pairs, np.int64(starts[tile]), np.int64(starts[tile + 1]), left, top, width, height,
+                    scratch, thread * SCRATCH, masks, thread * MASKS, background, color, alpha,
+                )  # fmt: skip
             tile = fetch_add(counter, 1)
 
 

@@ -141,7 +141,7 @@ def blend_backward(
         while tile < last_tile:
             if starts[tile] < starts[tile + 1]:
                 _blend_tile_backward(
-                    records, pairs, starts[tile], starts[tile + 1], tile % tiles_x * TILE, tile // tiles_x * TILE, width, height,
+                    records, pairs, np.int64(starts[tile]), np.int64(starts[tile + 1]), tile % tiles_x * TILE, tile // tiles_x * TILE, width, height,
                     scratch, thread * SCRATCH, masks, thread * MASKS, color, alpha, d_color, d_alpha, pair_sums,
                 )  # fmt: skip
             tile = fetch_add(counter, 1)

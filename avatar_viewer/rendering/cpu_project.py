@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 
 import numba
+import numpy as np
 
 from .kernel_cache import kernel
 from .reference import ALPHA_MIN, BLUR, FAR_PLANE, JACOBIAN_MARGIN, NEAR_PLANE
-from .simd import combine_wide, count_bits, first_lanes, floor, larger, log2, select, smaller, square_root, to_bits
+from .simd import combine_wide, count_bits, first_lanes, floor, larger, log2, lowest_bit, select, smaller, square_root, to_bits
 from .simd_ir import LANES
-from .simd_memory import store
-from .simd_rows import load1, load3, load4, store_records, store_shorts4
+from .simd_memory import load, peek, poke, store
+from .simd_rows import find_new_records, find_new_shorts4, load1, load3, load4, store_records, store_shorts4
 
 RECORD = 16  # floats a record
 TILE = 16  # pixels, both ways
@@ -54,7 +55,21 @@ def _all_finite(total, a, b, c):
 
 
 @numba.njit
-def _project_16(i, valid, means, quats, scales, opacities, colors, view, intrinsics, width, height, records, rects, depths):
+def _mark_tiles(rects, i, rows, tiles_x, dirty):
+    """Mark the tiles in the rects of the Gaussians i + each bit of `rows`."""
+    while rows != 0:
+        base = 4 * (i + lowest_bit(np.uint64(rows)))
+        rows &= rows - 1
+        first, last = np.int64(peek(rects, base)), np.int64(peek(rects, base + 1))
+        for row in range(np.int64(peek(rects, base + 2)), np.int64(peek(rects, base + 3))):
+            for tile in range(row * tiles_x + first, row * tiles_x + last):
+                poke(dirty, tile, np.uint8(1))
+
+
+@numba.njit
+def _project_16(
+    i, valid, means, quats, scales, opacities, colors, view, intrinsics, width, height, records, rects, depths, tracks, dirty
+):
     """Rows i..i+15; the number of malformed ones among the first `valid`."""
     fx, fy, cx, cy = intrinsics
     low_x, high_x, low_y, high_y = tangent_limits(fx, fy, cx, cy, width, height)
@@ -114,30 +129,35 @@ def _project_16(i, valid, means, quats, scales, opacities, colors, view, intrins
     slope_x = xy / yy
     l11 = square_root(HALF_LOG2E * yy / det)
     columns = (centre_x, centre_y, l11, -l11 * slope_x, square_root(HALF_LOG2E / yy), level, red, green, blue, slope_x, xy / xx)
-    store_records(records, RECORD * i, columns)
     # Pixels whose centre lies within the opacity-aware extent, with a hair's slack.
     reach = (level - LEVEL_MIN) * (1.0001 / HALF_LOG2E) + 1e-4
     reach_x, reach_y = square_root(reach * xx), square_root(reach * yy)
     first_x, last_x = larger(-floor(reach_x - centre_x + 0.5), 0.0), smaller(floor(centre_x + reach_x - 0.5), width - 1.0)
     first_y, last_y = larger(-floor(reach_y - centre_y + 0.5), 0.0), smaller(floor(centre_y + reach_y - 0.5), height - 1.0)
     seen = seen & (first_x <= last_x) & (first_y <= last_y)
-    store_shorts4(
-        rects,
-        4 * i,
-        select(seen, floor(first_x * (1.0 / TILE)), 0.0),
-        select(seen, floor(last_x * (1.0 / TILE)) + 1.0, 0.0),
-        select(seen, floor(first_y * (1.0 / TILE)), 0.0),
-        select(seen, floor(last_y * (1.0 / TILE)) + 1.0, 0.0),
-    )
+    first_x, last_x = select(seen, floor(first_x * (1.0 / TILE)), 0.0), select(seen, floor(last_x * (1.0 / TILE)) + 1.0, 0.0)
+    first_y, last_y = select(seen, floor(first_y * (1.0 / TILE)), 0.0), select(seen, floor(last_y * (1.0 / TILE)) + 1.0, 0.0)
+    moved = np.int64(0)
+    if tracks:  # where they were, and below where they are
+        moved = find_new_records(records, RECORD * i, columns) | to_bits(~(load(depths, i) == depth))
+        moved |= find_new_shorts4(rects, 4 * i, first_x, last_x, first_y, last_y)
+        _mark_tiles(rects, i, moved, (width + TILE - 1) // TILE, dirty)
+    store_records(records, RECORD * i, columns)
+    store_shorts4(rects, 4 * i, first_x, last_x, first_y, last_y)
     store(depths, i, depth)
+    _mark_tiles(rects, i, moved, (width + TILE - 1) // TILE, dirty)
     return count_bits(to_bits(malformed))
 
 
 @kernel(parallel=True)
-def project(means, quats, scales, opacities, colors, view, intrinsics, width, height, threads, records, rects, depths, malformed):
+def project(
+    means, quats, scales, opacities, colors, view, intrinsics, width, height, threads, records, rects, depths, malformed, tracks, dirty
+):  # fmt: skip
     """Fill `records`, `rects` (first and one past the last tile, x then y) and `depths`, all of N rounded up to 16 rows.
 
     A Gaussian that cannot be seen has an empty rect; one that is malformed too, and is counted in `malformed [threads]`.
+    If `tracks`, the three hold the last picture's, by the same camera: the tiles of every Gaussian that differs in any bit,
+    where it was and where it is, become 1 in `dirty [tiles]`. The others keep their list, its order and their pixels.
     """
     count = len(means)
     groups = (count + LANES - 1) // LANES
@@ -147,6 +167,7 @@ def project(means, quats, scales, opacities, colors, view, intrinsics, width, he
             i = group * LANES
             valid = min(count - i, LANES)
             found += _project_16(
-                i, valid, means, quats, scales, opacities, colors, view, intrinsics, width, height, records, rects, depths
-            )
+                i, valid, means, quats, scales, opacities, colors, view, intrinsics, width, height,
+                records, rects, depths, tracks, dirty,
+            )  # fmt: skip
         malformed[thread] = found

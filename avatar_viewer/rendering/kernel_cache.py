@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numba
 
-_NOT_IN_KERNELS = ("rasterize", "gsplat_backend", "orbit", "cpu_backend", "__init__")  # plain Python around them
+_NOT_IN_KERNELS = ("rasterize", "gsplat_backend", "orbit", "cpu_backend", "last_picture", "__init__")  # plain Python around them
 
 
 def kernel(parallel: bool = False) -> Callable[[Callable], Callable]:

@@ -9,7 +9,13 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .simd_ir import INT, LANES, call_llvm, constant, f16, pointer_to, shuffle, splat_value
+from .simd_ir import INT, LANES, call_llvm, constant, f16, m16, pointer_to, shuffle, splat_value
+
+
+def _repeat_short(builder, value, lanes: int):
+    wide = ir.VectorType(ir.IntType(16), lanes)
+    one = builder.insert_element(ir.Constant(wide, ir.Undefined), value, ir.Constant(INT, 0))
+    return shuffle(builder, one, ir.Constant(wide, ir.Undefined), [0] * lanes)
 
 
 @intrinsic
@@ -21,13 +27,23 @@ def words_with_bit(typing_context, words, offset, bit):
         pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], 64)
         values = builder.load(pointer, align=2)
         flag = builder.shl(ir.Constant(short, 1), builder.trunc(args[2], short))
-        wide = ir.VectorType(short, 64)
-        one = builder.insert_element(ir.Constant(wide, ir.Undefined), flag, ir.Constant(INT, 0))
-        flags = shuffle(builder, one, ir.Constant(wide, ir.Undefined), [0] * 64)
-        hit = builder.icmp_unsigned("!=", builder.and_(values, flags), constant(0, short, 64))
+        hit = builder.icmp_unsigned("!=", builder.and_(values, _repeat_short(builder, flag, 64)), constant(0, short, 64))
         return builder.bitcast(hit, ir.IntType(64))
 
     return types.uint64(words, types.intp, types.int64), generate
+
+
+@intrinsic
+def any_of_bits(typing_context, words, offset, bits):
+    """Which of 16 elements of a uint16 array have any of `bits` set."""
+
+    def generate(context, builder, sig, args):
+        short = ir.IntType(16)
+        values = builder.load(pointer_to(context, builder, sig.args[0], args[0], args[1], LANES), align=2)
+        wanted = _repeat_short(builder, builder.trunc(args[2], short), LANES)
+        return builder.icmp_unsigned("!=", builder.and_(values, wanted), constant(0, short))
+
+    return m16(words, types.intp, types.int64), generate
 
 
 @intrinsic

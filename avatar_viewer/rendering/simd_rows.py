@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .simd_ir import FLOAT, INT, LANES, VECTOR, call_llvm, f16, pointer_to, shuffle
+from .simd_ir import FLOAT, INT, INTS, LANES, VECTOR, call_llvm, f16, pointer_to, shuffle
 
 
 def _valid_elements(builder, count, columns: int):
@@ -83,20 +83,36 @@ load1, load3, load4 = _load_columns(1), _load_columns(3), _load_columns(4)
 store1, store3, store4 = _store_columns(1), _store_columns(3), _store_columns(4)
 
 
+def _rows_of_shorts(builder, columns):
+    shorts = ir.VectorType(ir.IntType(16), LANES)
+    wide = _join(builder, [builder.fptosi(column, shorts) for column in columns])
+    return shuffle(builder, wide, ir.Constant(wide.type, ir.Undefined), [c * LANES + r for r in range(LANES) for c in range(4)])
+
+
 @intrinsic
 def store_shorts4(typing_context, array, offset, v0, v1, v2, v3):
     """Write 16 rows of four whole numbers 0..32767 to an int16 array."""
 
     def generate(context, builder, sig, args):
-        shorts = ir.VectorType(ir.IntType(16), LANES)
-        wide = _join(builder, [builder.fptosi(a, shorts) for a in args[2:]])
-        values = shuffle(
-            builder, wide, ir.Constant(wide.type, ir.Undefined), [c * LANES + r for r in range(LANES) for c in range(4)]
-        )
+        values = _rows_of_shorts(builder, args[2:])
         builder.store(values, pointer_to(context, builder, sig.args[0], args[0], args[1], 4 * LANES), align=2)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, f16, f16, f16, f16), generate
+
+
+@intrinsic
+def find_new_shorts4(typing_context, array, offset, v0, v1, v2, v3):
+    """The rows, as bits, that `store_shorts4` would change."""
+
+    def generate(context, builder, sig, args):
+        values = _rows_of_shorts(builder, args[2:])
+        found = builder.load(pointer_to(context, builder, sig.args[0], args[0], args[1], 4 * LANES), align=2)
+        rows = ir.VectorType(ir.IntType(64), LANES)
+        differ = builder.icmp_unsigned("!=", builder.bitcast(values, rows), builder.bitcast(found, rows))
+        return builder.zext(builder.bitcast(differ, ir.IntType(LANES)), ir.IntType(64))
+
+    return types.int64(array, types.intp, f16, f16, f16, f16), generate
 
 
 def _transpose(builder, rows: list):
@@ -113,19 +129,40 @@ def _transpose(builder, rows: list):
     return rows
 
 
+def _rows_of_records(builder, sig_columns, columns) -> list:
+    rows = list(cgutils.unpack_tuple(builder, columns, len(sig_columns)))
+    return _transpose(builder, rows + [ir.Constant(VECTOR, None)] * (LANES - len(rows)))
+
+
 @intrinsic
 def store_records(typing_context, array, offset, columns):
     """Write 16 rows of 16 floats from a tuple of up to 16 columns; the missing columns become 0. Always whole rows."""
 
     def generate(context, builder, sig, args):
-        rows = list(cgutils.unpack_tuple(builder, args[2], len(sig.args[2])))
-        rows += [ir.Constant(VECTOR, None)] * (LANES - len(rows))
-        for i, row in enumerate(_transpose(builder, rows)):
+        for i, row in enumerate(_rows_of_records(builder, sig.args[2], args[2])):
             place = builder.add(args[1], ir.Constant(args[1].type, i * LANES))
             builder.store(row, pointer_to(context, builder, sig.args[0], args[0], place, LANES), align=4)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, columns), generate
+
+
+@intrinsic
+def find_new_records(typing_context, array, offset, columns):
+    """The rows, as bits, of which `store_records` would change a bit."""
+
+    def generate(context, builder, sig, args):
+        short, wide = ir.IntType(LANES), ir.IntType(64)
+        found = ir.Constant(wide, 0)
+        for i, row in enumerate(_rows_of_records(builder, sig.args[2], args[2])):
+            place = builder.add(args[1], ir.Constant(args[1].type, i * LANES))
+            old = builder.load(pointer_to(context, builder, sig.args[0], args[0], place, LANES), align=4)
+            differ = builder.icmp_unsigned("!=", builder.bitcast(row, INTS), builder.bitcast(old, INTS))
+            is_new = builder.icmp_unsigned("!=", builder.bitcast(differ, short), ir.Constant(short, 0))
+            found = builder.or_(found, builder.shl(builder.zext(is_new, wide), ir.Constant(wide, i)))
+        return found
+
+    return types.int64(array, types.intp, columns), generate
 
 
 @intrinsic

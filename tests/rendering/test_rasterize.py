@@ -220,17 +220,6 @@ def test_pictures_handed_over_are_not_written_again():
     assert torch.equal(first.color, kept)
 
 
-def test_an_unchanged_frame_and_camera_cost_nothing():
-    frame = random_frame(1, 60)
-    first = rasterize(frame, orbit_camera(0, 0, 1.0, 30, 40, 40), backend="cpu")
-    assert rasterize(frame, orbit_camera(0, 0, 1.0, 30, 40, 40), backend="cpu") is first
-    assert rasterize(frame, orbit_camera(1, 0, 1.0, 30, 40, 40), backend="cpu") is not first
-    again = rasterize(frame, FRONT, backend="cpu")
-    frame.colors.mul_(0.5)
-    assert not torch.equal(rasterize(frame, FRONT, backend="cpu").color, again.color)
-    assert rasterize(frame, FRONT, (0.0, 0.0, 0.0), backend="cpu").color[0, 0].tolist() == [0.0, 0.0, 0.0]
-
-
 def test_threads_that_draw_at_once_do_not_share_buffers():
     frames = [random_frame(seed, 150 + 40 * seed) for seed in range(4)]
     expected = [rasterize(frame, FRONT, backend="cpu").color for frame in frames]
