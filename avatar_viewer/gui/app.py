@@ -7,6 +7,8 @@ Nothing is redrawn while nothing changes.
 from __future__ import annotations
 
 import signal
+import statistics
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,7 @@ from .file_list import FileList
 from .prompt import PromptPanel
 from .record import RecordPanel
 from .shortcuts import find_action
+from .sound_panel import SoundPanel
 from .status import HEIGHT as STATUS_HEIGHT
 from .status import FrameRate, StatusPanel
 from .theme import apply_look
@@ -108,6 +111,8 @@ class App:
                     gate.separator()
                     self._record = RecordPanel(look, session, self._options.takes, lambda: self._quality, self._say, inner)
                     gate.separator()
+                    self._sound = SoundPanel(session, inner)
+                    gate.separator()
                     self._aus = AUPanel(look, edits, inner)
             self._status = StatusPanel(look)
         self._quality = self._options.size
@@ -166,6 +171,7 @@ class App:
         self._stages.start()
         gate.draw_frame()
         self._stages.lap("window")
+        self.session.display_seconds = self._display_seconds()
         self._rate.tick(time.monotonic())
         self._write_trace()
         self._rest(began)
@@ -193,6 +199,12 @@ class App:
             self._pictures += 1
             self._stages.lap("show")
         session.offer(self._render)
+
+    def _display_seconds(self) -> float:
+        """From asking for the face to having it on the screen; on Linux the toolkit shows a picture one frame late."""
+        stages, frame = self._stages.ms, self._rate.frame_seconds
+        drawn = sum(stages.get(name, 0.0) for name in ("pose", "raster", "show", "window")) / 1000
+        return drawn + (statistics.median(frame) if frame and sys.platform.startswith("linux") else 0.0)
 
     @torch.inference_mode()
     def _rasterize(self, frame: GaussianFrame) -> Render:
@@ -237,6 +249,7 @@ class App:
         self._transport.update()
         self._prompt.update()
         self._record.update()
+        self._sound.update()
         session = self.session
         self._viewport.show_busy(session.is_loading, "Loading the avatar..." if session.is_loading else "")
         self._status.update(*self._status_texts())
@@ -244,8 +257,9 @@ class App:
     def _status_texts(self) -> tuple[str, str, str, str, bool]:
         session = self.session
         speed = f"{self._rate.fps:.0f} fps   {self._rate.p95_ms:.0f} ms p95"
-        if session.microphone is not None:
-            delay = f"voice to picture {session.delay_ms:.0f} ms"
+        parts = session.delay_parts
+        if parts is not None:
+            delay = f"voice to picture {parts.total:.0f} ms"
         else:
             delay = "silent: no sound output" if session.silent_because else "sound in step"
         if not self._backend:
@@ -371,7 +385,7 @@ class App:
 
     def _places(self) -> dict[str, tuple[float, float]]:
         """Where things are in the window, for tests with a mouse: the middle of each."""
-        tags = {**self._viewport.tags, **self._prompt.tags, **self._transport.tags, **self._record.tags, **self._aus.tags}
+        tags = {**self._viewport.tags, **self._prompt.tags, **self._transport.tags, **self._record.tags, **self._sound.tags, **self._aus.tags}
         return {name: (left + width / 2, top + height / 2) for name, tag in tags.items() for left, top, width, height in [gate.item_rectangle(tag)]}
 
     def _write_trace(self) -> None:

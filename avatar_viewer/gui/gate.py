@@ -279,12 +279,20 @@ def set_label(tag: Tag, label: str) -> None:
     dpg.configure_item(tag, label=clean_text(label))
 
 
-def set_choices(tag: Tag, items: Sequence[str]) -> None:
+def set_choices(tag: Tag, items: Sequence[str], value: str | None = None) -> None:
+    """Other items to choose from, and which of them is chosen (None: as it was)."""
     dpg.configure_item(tag, items=[clean_text(item) for item in items])
+    if value is not None:
+        dpg.set_value(tag, clean_text(value))
 
 
 def set_color(tag: Tag, color: Color) -> None:
     dpg.configure_item(tag, color=tuple(int(c) for c in color))
+
+
+def fill(tag: Tag, color: Color) -> None:
+    """Colour of a drawn rectangle, inside and edge."""
+    dpg.configure_item(tag, fill=tuple(int(c) for c in color), color=tuple(int(c) for c in color))
 
 
 def set_shown(tag: Tag, is_shown: bool) -> None:

@@ -1,7 +1,8 @@
-"""Play, pause, scrub, loop, microphone; the waveform is the scrub bar."""
+"""Play, pause, scrub, loop, speed, microphone; the waveform is the scrub bar, and the level meter while a microphone is heard."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -9,11 +10,17 @@ import numpy as np
 from ..config import SAMPLE_RATE
 from ..live.session import Session
 from ..live.spool import SpoolFormat, SpoolReader
+from ..live.voice_chain import GATE_OFF_DB, decibels
 from . import gate, theme
 
 HEIGHT = 96
 _WAVE_HEIGHT = 44
 _BARS = 240
+_RATES = {"1/4 x": 0.25, "1/2 x": 0.5, "3/4 x": 0.75, "1 x": 1.0, "1 1/2 x": 1.5, "2 x": 2.0}
+_METER_DB = -60.0  # the left end of the level meter; full scale is the right one
+_LOUD_DB, _CLIPPED = -9.0, 0.99
+_FALL_DB = 1.0  # of the shown peak, a frame
+_CLIP_SECONDS = 2.0  # that clipping stays in sight
 _READ_PER_BAR = 2048  # samples looked at for one bar: the cost is the same for any length
 
 
@@ -32,6 +39,8 @@ class TransportPanel:
                 self._time = gate.text("0:00.0 / 0:00.0")
                 self._loop = gate.checkbox("Loop", False, self._set_loop)
                 gate.explain(self._loop, "Begin again at the end")
+                rates = gate.choice(tuple(_RATES), "1 x", lambda text: session.playback.set_rate(_RATES[text]), width=76)
+                gate.explain(rates, "Speed of the sound, like a tape: the pitch follows. A recording runs at the sound's own speed.")
                 self._microphone = gate.button("Microphone", use_microphone)
                 gate.explain(self._microphone, "Let the head follow your voice; press again to stop (M)")
                 gate.explain(gate.button("Open sound...", open_sound), "wav, flac, mp3, ogg, m4a, any rate (O)")
@@ -43,8 +52,11 @@ class TransportPanel:
             self._bars = [gate.draw_line(self._canvas, (0, middle), (0, middle), theme.FAINT, 2) for _ in range(_BARS)]
             self._head = gate.draw_line(self._canvas, (0, 0), (0, _WAVE_HEIGHT), theme.TEXT, 2)
             self._level = gate.draw_rectangle(self._canvas, (0, 0), (0, 0), theme.GOOD, 3)
+            self._threshold = gate.draw_line(self._canvas, (0, 0), (0, 0), theme.TEXT, 2)
         self._heights = np.zeros(_BARS)
         self._colored = -1
+        self._peak_db = _METER_DB
+        self._clipped_until = 0.0
 
     @property
     def tags(self) -> dict[str, gate.Tag]:
@@ -86,6 +98,7 @@ class TransportPanel:
             return
         self._drawn = key
         gate.move_rectangle(self._level, (0, 0), (0, 0))
+        gate.move_line(self._threshold, (0, 0), (0, 0))
         self._heights = np.zeros(_BARS) if sound is None else wave_heights(sound.speech, sound.seconds, _BARS)
         middle, step = _WAVE_HEIGHT / 2, (self._width - 20) / _BARS
         for place, (bar, height) in enumerate(zip(self._bars, self._heights)):
@@ -115,8 +128,20 @@ class TransportPanel:
             middle = _WAVE_HEIGHT / 2
             for bar in self._bars:
                 gate.move_line(bar, (0, middle), (0, middle))
-        width = min(1.0, microphone.peak) * (self._width - 20)
-        gate.move_rectangle(self._level, (0, 8), (width, _WAVE_HEIGHT - 8))
+            gate.move_line(self._head, (0, 0), (0, 0))
+        now = time.monotonic()
+        if microphone.peak >= _CLIPPED:
+            self._clipped_until = now + _CLIP_SECONDS
+        self._peak_db = max(decibels(microphone.peak), self._peak_db - _FALL_DB)
+        color = theme.RECORD if now < self._clipped_until else theme.WARNING if self._peak_db > _LOUD_DB else theme.GOOD
+        gate.move_rectangle(self._level, (0, 8), (self._meter_place(self._peak_db), _WAVE_HEIGHT - 8))
+        gate.fill(self._level, color if microphone.is_open else theme.FAINT)
+        threshold = self._session.playback.voice.gate_db
+        x = self._meter_place(threshold) if threshold > GATE_OFF_DB else 0.0
+        gate.move_line(self._threshold, (x, 4), (x, _WAVE_HEIGHT - 4 if x else 4))
+
+    def _meter_place(self, level_db: float) -> float:
+        return min(1.0, max(0.0, 1.0 - level_db / _METER_DB)) * (self._width - 20)
 
     def _scrub(self) -> None:
         """Press or drag on the waveform to go there; the seek happens when the button is let go."""

@@ -16,6 +16,7 @@ from .spool import SpoolFormat
 from .voice_chain import VoiceSettings
 
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 3.0, 20.0
+_SILENT_LEVEL, _SILENT_SECONDS = 1e-4, 3.0  # -80 dB: a muted microphone, or the wrong one; a quiet room is louder
 
 
 class Listening:
@@ -42,6 +43,7 @@ class Listening:
         self.route = ""  # the device that is really heard, where that is known
         self._settings = settings
         self._was_ready = False
+        self._heard_at = time.monotonic()  # anything at all
         self._lost_at = (0.0, 0.0)  # the clock, and time.monotonic(), when sound stopped
         self._is_trying = False  # to get a lost one back
         self._retry_at = 0.0
@@ -98,6 +100,8 @@ class Listening:
             return "arming..."
         if self._microphone.is_quiet:
             return "no sound arrives"
+        if time.monotonic() - self._heard_at > _SILENT_SECONDS:
+            return "no signal: muted?"
         return ""
 
     @property
@@ -109,6 +113,10 @@ class Listening:
         """Gain and gate from now on."""
         self._settings = settings
         self._microphone.apply(settings)
+
+    def set_delay(self, seconds: float) -> None:
+        """Another distance from the air; time jumps ahead, or stands still until it is reached."""
+        self.delay_seconds = self._microphone.delay_seconds = seconds
 
     def now(self) -> float:
         if self.is_lost:
@@ -146,6 +154,8 @@ class Listening:
         elif microphone.is_ready:
             if self.is_lost or not self._was_ready:
                 self._begin()
+            if microphone.peak > _SILENT_LEVEL:
+                self._heard_at = time.monotonic()
             self._follow_route(found)
 
     def _begin(self) -> None:
@@ -154,6 +164,7 @@ class Listening:
         self._was_ready, self.is_lost, self._is_trying = True, False, False
         self._wait_seconds = _FIRST_WAIT_SECONDS
         self.name = self._microphone.device_name
+        self._heard_at = time.monotonic()
         self._on_change()
 
     def _lose(self, reason: str) -> None:

@@ -10,15 +10,18 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..avatar.animation import Animator
 from ..avatar.edit_track import EditTrack
 from ..avatar.speech_motion import SpeechMotion
+from ..config import DEFAULT_STREAM
 from ..types import AUEdit, MotionFrame
 from .clock import Clock
 from .decoding import Sound
+from .delay import DEFAULT_DELAY, DelayParts, DelaySetting
 from .handoff import Failure, FirstFailure, Latest, MotionTimeline
 from .listening import Listening
 from .messages import Message, describe
@@ -32,7 +35,14 @@ if TYPE_CHECKING:
     from ..networks.text_to_au import PromptReading
     from ..types import Render
 
-_MICROPHONE_COMPUTE_SECONDS = 0.12  # allowed for capture, networks and jitter, beyond hop and look-ahead
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An avatar with what takes time to make for it."""
+
+    avatar: Avatar
+    animator: Animator
+    motion: SpeechMotion | None
 
 
 class Session:
@@ -56,6 +66,9 @@ class Session:
         self.reading: PromptReading | None = None  # of the newest prompt that has been read
         self.prompt = ""
         self.is_loading = False
+        self.microphone_device: str | None = None  # part of a name; None: the system's choice
+        self.delay = DEFAULT_DELAY
+        self.display_seconds = 0.0  # from asking for the face of a moment to showing it; told by the window
         self._seed, self._blinks = seed, blinks
         self._make_motion = make_motion or self._new_motion
         self._motion: SpeechMotion | None = None
@@ -63,7 +76,8 @@ class Session:
         self._failure = FirstFailure()
         self._driver: SpeechDriver | None = None
         self._driver_thread: threading.Thread | None = None
-        self._loaded: Latest[tuple[Avatar, Animator] | Failure] = Latest()
+        self._loaded: Latest[_Prepared | Failure] = Latest()
+        self._motion_made: Latest[SpeechMotion | Failure] = Latest()
         self._read: Latest[PromptReading | Failure] = Latest()
         self._prompts: Latest[str] = Latest()
         self._errands: queue.Queue[Callable[[], None] | None] = queue.Queue()
@@ -83,25 +97,30 @@ class Session:
 
         def errand() -> None:
             try:
-                avatar = load()
-                self._loaded.put((avatar, Animator(avatar)))
+                self._loaded.put(self._prepare(load()))
             except Exception as error:  # the end of this errand: shown as a message
                 self._loaded.put(Failure("avatar", error))
 
         self._errands.put(errand)
 
-    def use_avatar(self, avatar: Avatar, animator: Animator | None = None) -> None:
+    def use_avatar(self, avatar: Avatar) -> None:
         """Show this avatar, at once; the source and what is typed stay."""
-        self.avatar = avatar
-        self.animator = animator or Animator(avatar)
+        self._use(self._prepare(avatar))
+
+    def _prepare(self, avatar: Avatar) -> _Prepared:
+        """What an avatar needs to move; takes a third of a second, so it runs in a worker where a window is open."""
+        return _Prepared(avatar, Animator(avatar), self._make_motion(avatar, self.edits) if avatar.speech is not None else None)
+
+    def _use(self, prepared: _Prepared) -> None:
+        avatar = self.avatar = prepared.avatar
+        self.animator = prepared.animator
         self.reading = None
         for line in avatar.missing:
             self._say(line, is_error=True)
         self._stop_driver()
         self.timeline = MotionTimeline(len(avatar.face.neutral), device=avatar.rig.means.device)
-        self._motion = None
-        if avatar.speech is not None:
-            self._motion = self._make_motion(avatar, self.edits)
+        self._motion = prepared.motion
+        if self._motion is not None:
             self._start_driver()
             self._begin_speech()
         self.playback.prepare()
@@ -111,7 +130,8 @@ class Session:
             self._errands.put(lambda: avatar.text.read("neutral"))  # the text tower is slow to load; not at the first prompt
 
     def _new_motion(self, avatar: Avatar, edits: EditTrack) -> SpeechMotion:
-        return SpeechMotion(avatar, edits, seed=self._seed, blinks=self._blinks)
+        stream = self.delay.stream if self._uses_low_delay else None
+        return SpeechMotion(avatar, edits, seed=self._seed, blinks=self._blinks, stream=stream)
 
     # ---- source and time -------------------------------------------------------------------------------------------
 
@@ -120,15 +140,55 @@ class Session:
         self.playback.open_sound(path, plays=plays)
 
     def use_microphone(self, device: str | None = None) -> None:
-        """Listen; the picture follows the voice by a constant delay."""
-        stream = self._motion.stream if self._motion else None
-        delay = ((stream.hop_ms + stream.lookahead_ms) / 1000 if stream else 0.28) + _MICROPHONE_COMPUTE_SECONDS
-        self.playback.use_microphone(device, delay)
+        """Listen, to the device that was chosen if none is named; the picture follows the voice by a constant delay."""
+        if device is not None:
+            self.microphone_device = device
+        self.playback.use_microphone(self.microphone_device, self._delay_seconds)
+        self._fit_motion()
+
+    def choose_microphone(self, device: str | None) -> None:
+        """The device to listen to, from now on and later; None is the system's choice."""
+        self.microphone_device = device
+        if self.microphone is not None:
+            self.use_microphone()
+
+    def set_delay(self, delay: DelaySetting) -> None:
+        """How far the picture may be behind a live voice."""
+        self.delay = delay
+        if self.microphone is not None:
+            self.microphone.set_delay(self._delay_seconds)
+            self._fit_motion()
+
+    @property
+    def _uses_low_delay(self) -> bool:
+        return self.microphone is not None and self.delay.stream is not None
+
+    @property
+    def _delay_seconds(self) -> float:
+        stream = self.delay.stream or (self.avatar.stream if self.avatar else DEFAULT_STREAM)
+        return (stream.hop_ms + stream.lookahead_ms) / 1000 + self.delay.compute_seconds
+
+    def _fit_motion(self) -> None:
+        """Have the speech path see as far as the delay allows; a worker makes another one where it has to change."""
+        avatar, motion = self.avatar, self._motion
+        if avatar is None or motion is None:
+            return
+        if motion.stream == (self.delay.stream if self._uses_low_delay else avatar.stream):
+            return
+
+        def errand() -> None:
+            try:
+                self._motion_made.put(self._make_motion(avatar, self.edits))
+            except Exception as error:  # the end of this errand: shown as a message
+                self._motion_made.put(Failure("delay", error))
+
+        self._errands.put(errand)
 
     def stop_microphone(self) -> None:
         if self.microphone is not None:
             self.playback.stop_microphone()
             self._begin_speech()
+            self._fit_motion()
 
     @property
     def sound(self) -> Sound | None:
@@ -256,11 +316,16 @@ class Session:
         return messages
 
     @property
-    def delay_ms(self) -> float:
-        """How far the picture is behind the voice; 0 for a file, whose sound waits for the picture."""
-        if self.microphone is None:
-            return 0.0
-        return 1000.0 * (self.microphone.delay_seconds + self.microphone.capture_seconds)
+    def delay_parts(self) -> DelayParts | None:
+        """How far the picture is behind the voice; None for a file, whose sound waits for the picture."""
+        microphone = self.microphone
+        if microphone is None:
+            return None
+        stream = self.delay.stream or (self.avatar.stream if self.avatar else DEFAULT_STREAM)
+        compute = microphone.delay_seconds - (stream.hop_ms + stream.lookahead_ms) / 1000
+        return DelayParts(
+            1000 * microphone.capture_seconds, stream.hop_ms, stream.lookahead_ms, 1000 * compute, 1000 * self.display_seconds
+        )
 
     @property
     def hop_seconds_spent(self) -> float:
@@ -281,7 +346,15 @@ class Session:
             if isinstance(loaded, Failure):
                 self._say(describe(loaded.error), is_error=True)
             else:
-                self.use_avatar(*loaded)
+                self._use(loaded)
+        made = self._motion_made.take()
+        if isinstance(made, Failure):
+            self._say(f"The delay stays as it was: {describe(made.error)}", is_error=True)
+            self.set_delay(DEFAULT_DELAY)
+        elif made is not None and made.avatar is self.avatar:
+            self._motion = made
+            self._begin_speech()
+            self._fit_motion()  # to what was chosen meanwhile
         read = self._read.take()
         if isinstance(read, Failure):
             self._say(f"prompt: {describe(read.error)}", is_error=True)
