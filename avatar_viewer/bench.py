@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from .bench_speech import bench_motion, bench_speech
 from .errors import InputError
 from .geometry import orbit_camera, rotmat_to_quat
 from .types import Camera, GaussianFrame, GaussianRig
@@ -74,7 +75,7 @@ def bench_render(avatar_folder: str | Path | None, quiet: bool = False) -> dict:
     return {"machine": machine, "rows": rows, "reference": reference}
 
 
-BENCHMARKS: dict[str, Callable[..., dict]] = {"render": bench_render}
+BENCHMARKS: dict[str, Callable[..., dict]] = {"render": bench_render, "speech": bench_speech, "motion": bench_motion}
 
 
 def _choose_scene(avatar_folder: str | Path | None) -> tuple[str, Callable[[int], GaussianFrame]]:

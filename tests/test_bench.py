@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from avatar_viewer import bench
+from avatar_viewer import bench, bench_speech
 from avatar_viewer.errors import InputError
 from avatar_viewer.rendering.cpu_backend import CpuRasterizer
 from avatar_viewer.rendering.obvious import draw_obviously
@@ -42,3 +42,27 @@ def test_the_render_report_has_every_count_at_every_size(monkeypatch, capsys):
 def test_an_unknown_benchmark_is_named():
     with pytest.raises(InputError, match="juggling"):
         bench.run(["juggling"], False, None)
+
+
+def test_the_speech_and_motion_reports_count_the_delay_and_time_every_part(monkeypatch, capsys, tiny_avatar_folder):
+    monkeypatch.setattr(bench_speech, "HOPS", 2)
+    monkeypatch.setattr(bench_speech, "SECONDS", 1.0)
+    threads = torch.get_num_threads()
+    assert bench.run(["speech", "motion"], True, tiny_avatar_folder) == 0
+    report = json.loads(capsys.readouterr().out)
+    default, low = (report["speech"]["settings"][name] for name in ("default", "low delay"))
+    assert (default["delay_ms"], low["delay_ms"]) == (280, 160)
+    assert set(default["parts_ms"]) == {"HuBERT", "AU encoder", "modulation", "denoiser", "vertices"}
+    # 200 ms hops: 5 a second, each with its rows over the window's and the history's frames.
+    assert default["tokens_a_second"] * default["fewer_tokens"] == pytest.approx(41_250)
+    assert default["tokens_a_second"] % (5 * default["rows"]) == 0
+    assert default["arithmetic"] > 1 and 0 < default["share_of_hop"]
+    assert report["motion"]["settings"]["default"]["times_real_time"] > 0 and report["motion"]["pose_ms"][0] > 0
+    assert torch.get_num_threads() == threads
+    assert bench.run(["speech"], False, tiny_avatar_folder) == 0
+    assert "algorithmic delay 280 ms" in capsys.readouterr().out
+
+
+def test_speech_cannot_be_measured_without_an_avatar():
+    with pytest.raises(InputError, match="--avatar"):
+        bench.run(["speech"], True, None)
