@@ -94,6 +94,9 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--scale", choices=("demo", "dev"), default="demo", help="dev runs the same path in minutes")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     train.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    train.add_argument(
+        "--ablation", metavar="NAME", help="motion: no-aus or gru (in place of diffusion); appearance: no-aus; into another --out"
+    )
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser("evaluate", help="an avatar against a capture's truth")
@@ -359,7 +362,8 @@ def _studio(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from .training.stages import run_stage
 
-    run_stage(options.stage, options.data, options.out, scale=options.scale, resume=options.resume, device=options.device)
+    given = {"scale": options.scale, "resume": options.resume, "device": options.device, "ablation": options.ablation}
+    run_stage(options.stage, options.data, options.out, **given)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

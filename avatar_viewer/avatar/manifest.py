@@ -150,6 +150,8 @@ def config_from_json(kind: type, values: object, label: str, faults: list[str]) 
     before = len(faults)
     hints = get_type_hints(kind)
     names = [field.name for field in fields(kind)]
+    # A field that came later has its default in avatars that are older than it.
+    values = {field.name: field.default for field in fields(kind) if field.metadata.get("later")} | values
     if set(values) != set(names):
         missing, unknown = sorted(set(names) - set(values)), sorted(set(values) - set(names))
         faults.append(

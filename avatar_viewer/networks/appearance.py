@@ -7,7 +7,7 @@ with zero codes and zero offsets is the canonical rig to the last bit, whatever 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,7 @@ class AppearanceConfig:
     num_aus: int = NUM_AUS
     channels: int = 16  # of the feature line
     hidden: int = 32
+    opacity_hears_codes: bool = field(default=True, metadata={"later": True})  # False: the paper's ablation
 
 
 class _PointMLP(nn.Module):
@@ -171,7 +172,8 @@ class AppearanceDecoder(nn.Module):
 
     def raw(self, quats: Tensor, codes: Tensor, means: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:  # -> [Q, 4], [Q]
         """The two networks' outputs as they are; arguments as in `RotNet`."""
-        return self.rotation(quats, codes, means, offsets), self.opacity(self.line(codes), codes, means, offsets)
+        told = codes if self.config.opacity_hears_codes else torch.zeros_like(codes)
+        return self.rotation(quats, codes, means, offsets), self.opacity(self.line(told), told, means, offsets)
 
     def rest(self, quats: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:  # -> [Q, 4], [Q]
         """`raw` of the face without speech: constant for an avatar in use, so worth keeping."""

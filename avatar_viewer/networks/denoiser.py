@@ -7,7 +7,7 @@ value (an alignment mask of width 1, A13), and self-attention joins the frames. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from .diffusion import SAMPLERS, cosine_schedule
 
 # Intensities at which the steady response to each AU is measured; in between and beyond it is linear.
 RESPONSE_LEVELS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, MAX_OVER_RANGE)
+CORES = ("diffusion", "gru")
 TEMPLATE_SCALE = 10.0  # per metre: a head's coordinates become about -1..1
 
 
@@ -38,6 +39,13 @@ class DenoiserConfig:
     diffusion_steps: int = 500
     sampler: str = "ddim"
     rows: int = 2  # network rows a hop
+    # The paper's ablations: a network without the AU codes, and a GRU that answers at once in place of diffusion.
+    hears_codes: bool = field(default=True, metadata={"later": True})
+    core: str = field(default="diffusion", metadata={"later": True})
+
+    def __post_init__(self) -> None:
+        if self.core not in CORES:
+            raise ValueError(f"core is {self.core!r}, expected {' or '.join(CORES)}")
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,10 @@ class Denoiser(nn.Module):
         self.start = nn.Parameter(0.02 * torch.randn(dim))  # in place of a frame before the take
         self.no_codes = nn.Parameter(torch.zeros(dim))
         self.no_speech = nn.Parameter(torch.zeros(dim))
-        self.blocks = nn.ModuleList(Block(dim, config.heads, config.feedforward) for _ in range(config.layers))
+        if config.core == "gru":
+            self.recurrent = nn.GRU(dim, dim, config.layers, batch_first=True)
+        else:
+            self.blocks = nn.ModuleList(Block(dim, config.heads, config.feedforward) for _ in range(config.layers))
         self.finish = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, size)
         # The straight road from a frame's own conditions to its offsets: the network proper learns what a line cannot say, so
@@ -130,10 +141,12 @@ class Denoiser(nn.Module):
         history: MotionHistory,  # [B, P, ...]
         conditions: Conditions,  # [B, N, ...]
     ) -> Tensor:  # [B, N, K]
-        """The network's answer for the new and the look-ahead frames."""
+        """The network's answer for the new and the look-ahead frames; a GRU's has no use for noise and step."""
         batch, new_frames = noisy.shape[:2]
+        if self.config.core == "gru":
+            noisy, step = torch.zeros_like(noisy), torch.zeros_like(step)
         previous = history.latents.shape[1]
-        codes = torch.cat((history.codes, conditions.codes), dim=1) / MAX_INTENSITY
+        codes = torch.cat((history.codes, conditions.codes), dim=1) / MAX_INTENSITY * self.config.hears_codes
         speech = self.norm_speech(torch.cat((history.speech, conditions.speech), dim=1))
         from_codes, from_speech = self.embed_codes(codes), self.embed_speech(speech)
         by_codes, by_speech = self.codes_to_latents(codes[:, previous:]), self.speech_to_latents(speech[:, previous:])
@@ -152,13 +165,20 @@ class Denoiser(nn.Module):
         places = self.places[self.config.previous_frames - previous :][: previous + new_frames]
         hidden = torch.cat((person, torch.cat((old, new), dim=1) + places), dim=1)
 
+        hidden = self._join_frames(hidden, 1 + previous, conditions.valid)
+        return self.head(self.finish(hidden[:, -new_frames:])) + by_codes + by_speech
+
+    def _join_frames(self, hidden: Tensor, before: int, valid: Tensor | None) -> Tensor:  # [B, L, dim]
+        """What the frames learn from each other; those before the window are all valid."""
+        if self.config.core == "gru":
+            return hidden + self.recurrent(hidden)[0]  # hears no future beyond its own frame
         mask = None
-        if conditions.valid is not None:
-            seen = torch.ones(batch, 1 + previous, dtype=torch.bool, device=noisy.device)
-            mask = torch.cat((seen, conditions.valid), dim=1)[:, None, None, :]
+        if valid is not None:
+            seen = torch.ones(len(hidden), before, dtype=torch.bool, device=hidden.device)
+            mask = torch.cat((seen, valid), dim=1)[:, None, None, :]
         for block in self.blocks:
             hidden = block(hidden, mask)
-        return self.head(self.finish(hidden[:, -new_frames:])) + by_codes + by_speech
+        return hidden
 
     def generate(
         self,
@@ -184,6 +204,8 @@ class Denoiser(nn.Module):
             kept, dropped = both.chunk(2)
             return dropped + guidance * (kept - dropped)
 
+        if self.config.core == "gru":
+            return predict(noise, 0)
         return SAMPLERS[self.config.sampler](predict, noise, self.schedule, rows or self.config.rows, generator)
 
     # ---------------------------------------------------------------------------------------- latents and vertices

@@ -46,6 +46,7 @@ class AppearanceSettings:
     still_weight: float = 1e-3
     clusters: int = 16
     seed: int = 0
+    opacity_hears_codes: bool = True
 
 
 SCALES = {"demo": AppearanceSettings(steps=2400), "dev": AppearanceSettings(steps=200)}
@@ -89,11 +90,21 @@ class Stage:
         return rasterize(frame, camera, backend=self.backend).color
 
 
-def train_appearance(data: Path, out: Path, *, scale: str = "demo", resume: bool = True, device: str = "auto") -> None:
-    """Train the appearance decoder on `data` for the rig in `out`, and seal it into `out`; prints what it gains."""
+ABLATIONS = ("no-aus",)  # an opacity decoder that is not told the codes
+
+
+def train_appearance(
+    data: Path, out: Path, *, scale: str = "demo", resume: bool = True, device: str = "auto", ablation: str | None = None
+) -> None:
+    """Train the appearance decoder on `data` for the rig in `out`, and seal it into `out`; prints what it gains.
+
+    `ablation` names one of `ABLATIONS`: a poorer network, to be held against the full one.
+    """
     if scale not in SCALES:
         raise InputError(f"unknown scale {scale!r}; use {' or '.join(SCALES)}")
-    settings, capture, out = SCALES[scale], open_capture(data), Path(out)
+    if ablation is not None and ablation not in ABLATIONS:
+        raise InputError(f"appearance has no ablation {ablation!r}; there is {' and '.join(ABLATIONS)}")
+    settings, capture, out = replace(SCALES[scale], opacity_hears_codes=ablation is None), open_capture(data), Path(out)
     rig, face = load_rig(out / "rig.safetensors"), load_face(out / "face.safetensors")
     if face.neutral.shape != capture.neutral.shape:
         raise InputError(
@@ -133,7 +144,8 @@ def fit_appearance(
     rig, count = stage.rig, stage.rig.num_face
     device = rig.means.device
     torch.manual_seed(settings.seed)
-    decoder = AppearanceDecoder(AppearanceConfig(count)).to(device)
+    config = AppearanceConfig(count, opacity_hears_codes=settings.opacity_hears_codes)
+    decoder = AppearanceDecoder(config).to(device)
     networks = [parameter for name, parameter in decoder.named_parameters() if not name.startswith("line.")]
     optimizer = torch.optim.Adam(
         [{"params": [decoder.line.values], "lr": settings.line_rate}, {"params": networks, "lr": settings.network_rate}],

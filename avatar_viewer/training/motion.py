@@ -70,6 +70,7 @@ class MotionSettings:
     speech_jitter: float = 0.35  # of the speech AUs, where no encoder tells its errors
     quiet_share: float = 0.5  # of samples with the lip gate that live use has
     test_clips: int = 16
+    network: dict[str, object] = field(default_factory=dict)  # of `DenoiserConfig`, where an ablation asks for others
 
 
 SCALES = {
@@ -89,11 +90,22 @@ SCALES = {
 }
 
 
-def train_motion(data: Path, out: Path, scale: str = "demo", resume: bool = False, device: str = "auto") -> None:
-    """Train the denoiser on a capture with the speech networks in `out`, and seal it into that avatar."""
+# What each of the paper's ablations takes away (supplement, table of ablations).
+ABLATIONS: dict[str, dict[str, object]] = {"no-aus": {"hears_codes": False}, "gru": {"core": "gru"}}
+
+
+def train_motion(
+    data: Path, out: Path, scale: str = "demo", resume: bool = False, device: str = "auto", ablation: str | None = None
+) -> None:
+    """Train the denoiser on a capture with the speech networks in `out`, and seal it into that avatar.
+
+    `ablation` names one of `ABLATIONS`: a poorer network, to be held against the full one.
+    """
+    if ablation is not None and ablation not in ABLATIONS:
+        raise InputError(f"motion has no ablation {ablation!r}; there are {' and '.join(ABLATIONS)}")
     if scale not in SCALES:
         raise InputError(f"unknown scale {scale!r}; use {' or '.join(SCALES)}")
-    settings, device = SCALES[scale], _pick_device(device)
+    settings, device = replace(SCALES[scale], network=dict(ABLATIONS.get(ablation or "", {}))), _pick_device(device)
     capture = open_capture(data)
     rig = _open_matching_rig(capture)
     face = FaceTemplate(
@@ -194,7 +206,7 @@ class MotionTrainer:
         window = max(sounds.speech.shape[1] for sounds in data.sounds)
         config = DenoiserConfig(
             len(face.neutral), speech_dim, basis_size=settings.basis_size, dim=settings.dim, layers=settings.layers,
-            heads=settings.dim // 32, feedforward=4 * settings.dim, window_frames=window,
+            heads=settings.dim // 32, feedforward=4 * settings.dim, window_frames=window, **settings.network,
         )  # fmt: skip
         self.denoiser = Denoiser(config)
         self.denoiser.basis.copy_(data.basis.rows)
@@ -372,7 +384,7 @@ def _start_from_linear_fit(denoiser: Denoiser, source: WindowSource, seed: int, 
     """The straight road begins as the ridge regression of latents on a frame's codes and speech together."""
     batch = source.draw(np.random.default_rng((seed, 3)), min(windows, 4 * len(source)))
     previous, frames = source.previous, source.sounds.hop_frames
-    codes = batch.codes[:, previous : previous + frames].flatten(0, 1) / MAX_INTENSITY
+    codes = batch.codes[:, previous : previous + frames].flatten(0, 1) / MAX_INTENSITY * denoiser.config.hears_codes
     speech = denoiser.norm_speech(batch.speech[0][:, previous : previous + frames].flatten(0, 1))
     given = torch.cat((codes, speech, torch.ones(len(codes), 1)), dim=1).double()
     wanted = batch.latents[:, previous : previous + frames].flatten(0, 1).double()

@@ -17,12 +17,20 @@ from ..errors import InputError
 Stage = Callable[..., None]
 # In the order of need: motion listens through the speech stage, appearance looks at the rig.
 STAGES = ("rig", "speech", "motion", "appearance", "text")
+ABLATED_STAGES = ("motion", "appearance")
 _DEFAULT_CAPTURE, _DEFAULT_OUT = Path("captures/demo"), Path("runs/demo")
 _PROGRESS = "stages.json"  # which stages of a whole path are done; not part of the avatar
 
 
-def run_stage(name: str, data: Path | None, out: Path | None, *, scale: str, resume: bool, device: str) -> None:
-    """Run one stage, or all of them (`all`), or all of them on a capture of the built-in head (`demo`)."""
+def run_stage(
+    name: str, data: Path | None, out: Path | None, *, scale: str, resume: bool, device: str, ablation: str | None = None
+) -> None:
+    """Run one stage, or all of them (`all`), or all of them on a capture of the built-in head (`demo`).
+
+    `ablation` trains a stage's poorer network, for comparison.
+    """
+    if ablation is not None and name not in ABLATED_STAGES:
+        raise InputError(f"train {name} has no ablation; {' and '.join(ABLATED_STAGES)} have")
     if name == "demo":
         data, out = data or _DEFAULT_CAPTURE, out or _DEFAULT_OUT
         _make_capture(data, scale)
@@ -35,7 +43,8 @@ def run_stage(name: str, data: Path | None, out: Path | None, *, scale: str, res
     if name == "all":
         _run_all(data, out, scale, resume, device)
     else:
-        _load_stage(name)(data, out, scale=scale, resume=resume, device=device)
+        options = {} if ablation is None else {"ablation": ablation}
+        _load_stage(name)(data, out, scale=scale, resume=resume, device=device, **options)
 
 
 def _make_capture(data: Path, scale: str) -> None:

@@ -303,3 +303,18 @@ def test_any_truncation_is_an_input_error(folder):
                 assert path.name in fault(folder)
         path.write_bytes(whole)
     assert isinstance(load_avatar(folder).rig, GaussianRig)
+
+
+def test_an_avatar_from_before_a_setting_came_loads_with_its_default(folder):
+    manifest = json.loads((folder / MANIFEST).read_text())
+    config = manifest["networks"]["denoiser"]["config"]
+    del config["core"], config["hears_codes"]
+    rewrite_metadata(folder / "denoiser.safetensors", json.dumps(config, sort_keys=True))
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    reseal(folder)
+    assert load_avatar(folder).denoiser.config.core == "diffusion"
+
+
+def rewrite_metadata(path: Path, config: str) -> None:
+    tensors = load_file(path)
+    save_file(tensors, path, {"config": config})

@@ -119,3 +119,14 @@ def test_rotations_are_unit_quaternions_and_every_parameter_learns():
     for name, parameter in decoder.named_parameters():
         if not name.endswith("last.bias"):  # cancels: the answer at rest is subtracted
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_an_opacity_decoder_without_aus_does_not_hear_them():
+    torch.manual_seed(0)
+    decoder = AppearanceDecoder(AppearanceConfig(12, opacity_hears_codes=False))
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    quats, means, offsets = torch.randn(12, 4), torch.randn(12, 3), 0.003 * torch.ones(12, 3)
+    none, many = (decoder(quats, codes, means, offsets) for codes in (torch.zeros(17), torch.full((17,), 4.0)))
+    torch.testing.assert_close(none.opacity_logits, many.opacity_logits)
+    assert not torch.allclose(none.quats, many.quats)

@@ -150,3 +150,31 @@ def test_the_demo_size_fits_its_file():
     net = Denoiser(DenoiserConfig(num_vertices=8600, speech_dim=192))
     megabytes = sum(tensor.numel() for tensor in net.state_dict().values()) * 2 / 1e6
     assert megabytes < 8.0
+
+
+def test_without_aus_the_codes_change_nothing():
+    torch.manual_seed(0)
+    net = Denoiser(replace(CONFIG, hears_codes=False)).eval()
+    torch.nn.init.normal_(net.codes_to_latents.weight, std=0.3)
+    noisy, step, history, conditions = a_window(net)
+    plain = net.predict_clean(noisy, step, history, conditions)
+    other = replace(history, codes=history.codes * 0), replace(conditions, codes=conditions.codes + 2)
+    torch.testing.assert_close(net.predict_clean(noisy, step, *other), plain)
+    assert not torch.allclose(net.predict_clean(noisy, step, history, replace(conditions, speech=conditions.speech.flip(-1))), plain)
+
+
+def test_a_gru_in_place_of_diffusion_has_no_noise_and_no_future():
+    torch.manual_seed(0)
+    net = Denoiser(replace(CONFIG, core="gru")).eval()
+    torch.nn.init.normal_(net.codes_to_latents.weight, std=0.3)
+    noisy, step, history, conditions = a_window(net)
+    plain = net.predict_clean(noisy, step, history, conditions)
+    torch.testing.assert_close(net.predict_clean(noisy + 3, step - 1, history, conditions), plain)
+    torch.testing.assert_close(net.generate(noisy, history, conditions, rows=4), plain)
+    later = conditions.codes.clone()
+    later[:, 4:] += 1
+    changed = net.predict_clean(noisy, step, history, replace(conditions, codes=later))
+    torch.testing.assert_close(changed[:, :4], plain[:, :4])
+    assert not torch.allclose(changed[:, 4:], plain[:, 4:], atol=1e-4)
+    with pytest.raises(ValueError, match="core is 'lstm'"):
+        DenoiserConfig(40, 12, core="lstm")

@@ -287,3 +287,19 @@ def test_the_stage_trains_from_a_capture_and_seals_the_avatars_part(stage, tiny_
         motion.train_motion(tmp_path, out, "dev", device="cpu")
     with pytest.raises(InputError, match="unknown scale"):
         motion.train_motion(tmp_path, out, "huge")
+
+
+@pytest.mark.parametrize("name", ["no-aus", "gru"])
+def test_an_ablated_network_trains_by_the_same_steps(stage, name):
+    _, face, _, data = stage
+    settings = replace(SETTINGS, steps=60, network=dict(motion.ABLATIONS[name]))
+    trainer = MotionTrainer(data, face, BandBackbone.feature_dim, settings)
+    first = np.mean([trainer.step(step)["rmse_mm"] for step in range(8)])
+    trainer.run()
+    last = np.mean([trainer.step(step)["rmse_mm"] for step in range(60, 68)])
+    assert last < 0.9 * first
+
+
+def test_an_unknown_ablation_is_named(tmp_path):
+    with pytest.raises(InputError, match="no-aus and gru"):
+        motion.train_motion(tmp_path, tmp_path, "dev", ablation="no-lips")
