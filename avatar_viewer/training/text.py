@@ -48,6 +48,7 @@ CACHE = Path("runs/text")  # the teacher's vectors and half-trained towers
 _ON_TOPIC, _OFF_TOPIC = 0.60, 0.38  # cosine to the nearest corpus text: perhaps about a face, surely about something else
 _RECIPE = f"near words {COMPACT_MODEL}"  # part of a checkpoint's name: what is not the data and not the scale
 _CLOSE_WORD = 0.68  # single words are closer to each other than sentences are
+_JUDGE_STEPS = 600
 _SURE = 0.6  # the judge's probability of at least one AU, to be believed
 
 
@@ -242,11 +243,12 @@ def _tune_tower(
         nearness = _nearness(lesson, train)
         off_topic = [lesson.sentences[n] for n in torch.nonzero(nearness < _OFF_TOPIC)[:, 0].tolist()]
         near = torch.nonzero(nearness > _ON_TOPIC)[:, 0]
-        soft, values = _judge(train, lesson, lesson.sentence_vectors[near])
+        judge = _train_judge(train, lesson)
+        soft, values = judge(lesson.sentence_vectors[near])
         sure = soft.amax(1) > _SURE
         known = [lesson.sentences[n] for n in near[sure].tolist()]
         soft, values = soft[sure], values[sure]
-        words, word_soft, word_values = _judged_words(train, lesson, scale, cache)
+        words, word_soft, word_values = _judged_words(train, lesson, judge, scale, cache)
         known, soft, values = known + words, torch.cat([soft, word_soft]), torch.cat([values, word_values])
         ids = _tokenize_all(lesson.sentences).to(device)
         report(f"tuning: {len(known) - len(words)} sentences and {len(words)} words near the corpus, {len(off_topic)} off topic")
@@ -277,7 +279,11 @@ def _tune_tower(
 
 
 def _judged_words(
-    train: Sequence[PromptEntry], lesson: Lesson, scale: TextScale, cache: Path
+    train: Sequence[PromptEntry],
+    lesson: Lesson,
+    judge: Callable[[Tensor], tuple[Tensor, Tensor]],
+    scale: TextScale,
+    cache: Path,
 ) -> tuple[list[str], Tensor, Tensor]:
     """The vocabulary's words that the judge is sure about, with its labels [n, 17] and intensities [n, 17]."""
     texts = _token_texts(scale)
@@ -286,7 +292,7 @@ def _judged_words(
     vectors = encode_cached(lesson.teacher, texts, cache)[torch.tensor(rows)].float()
     nearness = _nearness_of(vectors, lesson, train)
     close = torch.nonzero(nearness > _CLOSE_WORD)[:, 0]
-    soft, values = _judge(train, lesson, vectors[close])
+    soft, values = judge(vectors[close])
     sure = soft.amax(1) > _SURE
     return [texts[rows[n]] for n in close[sure].tolist()], soft[sure], values[sure]
 
@@ -347,26 +353,33 @@ def _nearness_of(vectors: Tensor, lesson: Lesson, train: Sequence[PromptEntry]) 
     return torch.cat([(part @ anchors.T).amax(1) for part in F.normalize(vectors, dim=-1).split(4096)])
 
 
-def _judge(train: Sequence[PromptEntry], lesson: Lesson, vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Soft labels [n, 17] and intensities [n, 17] of sentences, from a head on the teacher's vectors of the corpus.
+def _train_judge(train: Sequence[PromptEntry], lesson: Lesson) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """A head on the teacher's vectors of the corpus: vectors [n, 384] to soft labels [n, 17] and intensities [n, 17].
 
-    The noise is as large as the vectors: with it, and 300 steps for 120, macro F1 on the validation split rose from 0.69 to 0.72.
+    The noise is as large as the vectors: macro F1 on the validation split is 0.69 without it and 0.71 with it.
     """
     values = torch.stack([entry.intensity() for entry in train for _ in entry.texts])
-    network = nn.Sequential(nn.Linear(TEACHER_DIM, 512), nn.GELU(), nn.Dropout(0.3), nn.Linear(512, 2 * NUM_AUS))
+    network = nn.Sequential(nn.Linear(TEACHER_DIM, 384), nn.GELU(), nn.Dropout(0.3), nn.Linear(384, 2 * NUM_AUS))
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
     scaled = lesson.corpus_vectors * TEACHER_DIM**0.5
-    for _ in range(300):
-        logits, intensity = network(scaled + torch.randn_like(scaled)).split(NUM_AUS, dim=1)
-        active = (values > 0).float()
-        error = ((MAX_INTENSITY * torch.sigmoid(intensity) - values) * active).abs().sum() / active.sum()
+    for step in range(_JUDGE_STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * (1 - step / _JUDGE_STEPS)
+        rows = torch.randint(len(scaled), (512,), generator=torch.Generator().manual_seed(step))
+        logits, intensity = network(scaled[rows] + torch.randn(512, TEACHER_DIM)).split(NUM_AUS, dim=1)
+        active = (values[rows] > 0).float()
+        error = ((MAX_INTENSITY * torch.sigmoid(intensity) - values[rows]) * active).abs().sum() / active.sum().clamp(min=1)
         loss = F.binary_cross_entropy_with_logits(logits, active) + 0.1 * error
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    with torch.no_grad():
-        logits, intensity = network.eval()(vectors * TEACHER_DIM**0.5).split(NUM_AUS, dim=1)
-    return torch.sigmoid(logits), MAX_INTENSITY * torch.sigmoid(intensity)
+    network.eval().requires_grad_(False)
+
+    def judge(vectors: Tensor) -> tuple[Tensor, Tensor]:
+        logits, intensity = network(vectors * TEACHER_DIM**0.5).split(NUM_AUS, dim=1)
+        return torch.sigmoid(logits), MAX_INTENSITY * torch.sigmoid(intensity)
+
+    return judge
 
 
 def _supervised_loss(output: HeadOutput, active: Tensor, values: Tensor, relevant: Tensor) -> Tensor:
