@@ -169,6 +169,12 @@ class Example:
     relevant: bool  # about a face
 
 
+def stack_labels(examples: Sequence[Example], device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Whether each AU is active [n, 17], how strong it is [n, 17] 0..5, and whether the text is about a face [n]."""
+    values = torch.stack([e.intensity for e in examples]).to(device)
+    return (values > 0).float(), values, torch.tensor([float(e.relevant) for e in examples], device=device)
+
+
 _OPPOSED = [(au_index(a), au_index(b)) for a, b in CONTRADICTIONS]
 
 

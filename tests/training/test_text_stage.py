@@ -10,6 +10,7 @@ from avatar_viewer.action_units import au_index
 from avatar_viewer.errors import InputError
 from avatar_viewer.networks.text_to_au import load_text_to_au
 from avatar_viewer.training import text as text_stage
+from avatar_viewer.training import text_tower
 from avatar_viewer.training.datasets.prompts import CONTRADICTIONS, read_prompt_corpus
 from avatar_viewer.training.losses import focal_bce_loss, info_nce_loss, text_loss
 from avatar_viewer.training.prompt_variants import VariantMaker
@@ -70,7 +71,7 @@ def test_denied_variants_ask_for_nothing_and_are_still_about_a_face(train):
 
 
 def test_the_stage_writes_a_folder_that_reads_prompts(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_stage, "load_teacher", lambda device: None)
+    monkeypatch.setattr(text_tower, "load_teacher", lambda device: None)
     monkeypatch.setitem(text_stage.SCALES, "dev", text_stage.TextScale(0, 2, 2, variants=64, epochs=2))
     entries = read_prompt_corpus()
     chosen = [e for split in ("train", "val", "test") for e in [x for x in entries if x.split == split][:8]]
