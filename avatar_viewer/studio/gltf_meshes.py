@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import struct
-from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError
+from .raw_meshes import RawMesh, Say
 
 _COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _TRIANGLES = 4
 
 
-@dataclass
-class RawMesh:
-    """A mesh as a file has it: units, axes and names are the author's."""
+def read_glb(path: Path, say: Say) -> list[RawMesh]:
+    """Every triangle mesh of the scene in world space; `InputError` where the file is damaged or uses an extension we lack.
 
-    name: str
-    vertices: np.ndarray  # [P, 3]
-    faces: np.ndarray  # [F, 3]
-    colors: np.ndarray | None  # [P, 3] sRGB, None where the file gives none
-    shapes: dict[str, np.ndarray] = field(default_factory=dict)  # name -> [P, 3] offsets
-
-
-def read_glb(path: Path) -> list[RawMesh]:
-    """Every triangle mesh of the scene in world space; `InputError` where the file is damaged or uses an extension we lack."""
+    A texture that cannot be had is said and left out.
+    """
     try:
         document, binary = _open(path)
-        return _Reader(document, binary).meshes()
+        return _Reader(document, binary, path.parent, say).meshes()
     except (OSError, KeyError, IndexError, ValueError, TypeError, struct.error, UnidentifiedImageError) as error:
         if isinstance(error, InputError):
             raise
@@ -62,9 +56,9 @@ def _open(path: Path) -> tuple[dict, bytes]:
 
 
 class _Reader:
-    def __init__(self, document: dict, binary: bytes) -> None:
-        self._document, self._binary = document, binary
-        self._images: dict[int, np.ndarray] = {}
+    def __init__(self, document: dict, binary: bytes, folder: Path, say: Say) -> None:
+        self._document, self._binary, self._folder, self._say = document, binary, folder, say
+        self._images: dict[int, np.ndarray | None] = {}
 
     def meshes(self) -> list[RawMesh]:
         found: list[RawMesh] = []
@@ -92,6 +86,7 @@ class _Reader:
             if "indices" in primitive
             else np.arange(len(vertices)).reshape(-1, 3)
         )
+        faces = faces.astype(np.int64)
         shapes = {}
         for position, target in enumerate(primitive.get("targets", ())):
             name = names[position] if position < len(names) else f"target{position}"
@@ -99,32 +94,68 @@ class _Reader:
                 shapes[name] = self._accessor(target["POSITION"]).astype(np.float64) @ world[:3, :3].T
         material = self._document.get("materials", [{}])[primitive["material"]] if "material" in primitive else {}
         label = " ".join(str(thing.get("name", "")) for thing in (node, mesh, material)).strip() or "mesh"
+        if not np.isfinite(vertices).all() or faces.max(initial=-1) >= len(vertices):
+            raise InputError(f"mesh {label}: vertices that are not numbers, or a triangle that names one that is not there")
+        placed = vertices @ world[:3, :3].T + world[:3, 3]
+        if np.linalg.det(world[:3, :3]) < 0:  # a mirrored node shows its triangles' backs
+            faces = faces[:, ::-1]
+        uv, texture = self._texture(primitive, material)
         colors = self._colors(primitive, material, len(vertices))
-        return RawMesh(label, vertices @ world[:3, :3].T + world[:3, 3], faces.astype(np.int64), colors, shapes)
+        return RawMesh(label, placed, faces, colors, shapes, uv, texture)
 
     def _colors(self, primitive: dict, material: dict, count: int) -> np.ndarray | None:
+        """Vertex colours times the material's colour, sRGB; None where there is neither."""
         surface = material.get("pbrMetallicRoughness", {})
         factor = np.asarray(surface.get("baseColorFactor", (1.0, 1.0, 1.0, 1.0)), dtype=np.float64)[:3]
-        factor = np.where(factor <= 0.0031308, factor * 12.92, 1.055 * np.maximum(factor, 1e-9) ** (1 / 2.4) - 0.055)
-        if "baseColorTexture" in surface:
-            texture = surface["baseColorTexture"]
-            uv = self._accessor(primitive["attributes"][f"TEXCOORD_{texture.get('texCoord', 0)}"]).astype(np.float64)
-            image = self._image(self._document["textures"][texture["index"]]["source"])
-            return sample_texture(image, uv) * factor
         if "COLOR_0" in primitive["attributes"]:
-            stored = self._accessor(primitive["attributes"]["COLOR_0"])
-            linear = stored[:, :3] / (np.iinfo(stored.dtype).max if stored.dtype.kind == "u" else 1.0)
-            return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055) * factor
-        return np.tile(factor, (count, 1)) if "baseColorFactor" in surface else None
+            stored = self._accessor(primitive["attributes"]["COLOR_0"])[:, :3]
+            linear = stored / (np.iinfo(stored.dtype).max if stored.dtype.kind == "u" else 1.0)
+            return _to_srgb(linear * factor)
+        return np.tile(_to_srgb(factor), (count, 1)) if "baseColorFactor" in surface else None
 
-    def _image(self, index: int) -> np.ndarray:
+    def _texture(self, primitive: dict, material: dict) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Places [P, 2] and picture of the base colour."""
+        entry = material.get("pbrMetallicRoughness", {}).get("baseColorTexture")
+        if entry is None:
+            return None, None
+        transform = entry.get("extensions", {}).get("KHR_texture_transform", {})
+        attribute = f"TEXCOORD_{transform.get('texCoord', entry.get('texCoord', 0))}"
+        if attribute not in primitive["attributes"]:
+            self._say(f"material {material.get('name', '?')} has a texture but its mesh no {attribute}; left out")
+            return None, None
+        image = self._image(self._document["textures"][entry["index"]], str(material.get("name", "?")))
+        if image is None:
+            return None, None
+        stored = self._accessor(primitive["attributes"][attribute])
+        uv = stored / (np.iinfo(stored.dtype).max if stored.dtype.kind == "u" else 1.0)
+        turn = transform.get("rotation", 0.0)
+        spin = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+        return uv * transform.get("scale", (1.0, 1.0)) @ spin.T + transform.get("offset", (0.0, 0.0)), image
+
+    def _image(self, texture: dict, material: str) -> np.ndarray | None:
+        index = texture.get("source")
+        if index is None:
+            self._say(
+                f"the texture of material {material} is in a format of {', '.join(texture.get('extensions', {'none': 0}))}; left out"
+            )
+            return None
         if index not in self._images:
             entry = self._document["images"][index]
-            if "bufferView" not in entry:
-                raise InputError(f"texture {entry.get('uri', index)!r} lies outside the GLB file; export with textures embedded")
-            with Image.open(io.BytesIO(self._view(entry["bufferView"]))) as image:
-                self._images[index] = np.asarray(image.convert("RGB"))
+            name = entry.get("name") or entry.get("uri", "")[:60] or f"image {index}"
+            try:
+                data = self._view(entry["bufferView"]) if "bufferView" in entry else self._linked(entry["uri"])
+                with Image.open(io.BytesIO(data)) as image:
+                    self._images[index] = np.asarray(image.convert("RGB"))
+            except (OSError, UnidentifiedImageError):
+                self._say(f"the texture {name} of material {material} cannot be read; left out")
+                self._images[index] = None
         return self._images[index]
+
+    def _linked(self, uri: str) -> bytes:
+        """A picture beside the file or written into it as text."""
+        if uri.startswith("data:"):
+            return base64.b64decode(uri.partition(",")[2])
+        return (self._folder / unquote(uri)).read_bytes()
 
     def _view(self, index: int) -> bytes:
         view = self._document["bufferViews"][index]
@@ -142,6 +173,8 @@ class _Reader:
             values = np.ndarray(values.shape, kind, self._binary, start, (stride, kind.itemsize)).copy()
         if "sparse" in accessor:
             values[self._sparse(accessor["sparse"], "indices", 1)[:, 0]] = self._sparse(accessor["sparse"], "values", width, kind)
+        if accessor.get("normalized") and kind.kind == "i":  # of quantised meshes; unsigned ones are scaled where they are read
+            return np.maximum(values / np.iinfo(kind).max, -1.0)
         return values
 
     def _sparse(self, sparse: dict, part: str, width: int, kind: np.dtype | None = None) -> np.ndarray:
@@ -151,11 +184,8 @@ class _Reader:
         return np.frombuffer(data, kind, sparse["count"] * width).reshape(-1, width)
 
 
-def sample_texture(image: np.ndarray, uv: np.ndarray) -> np.ndarray:  # [H, W, 3] uint8, [P, 2] v down -> [P, 3] sRGB
-    height, width = image.shape[:2]
-    x = np.clip((uv[:, 0] % 1.0) * width, 0, width - 1).astype(int)
-    y = np.clip((uv[:, 1] % 1.0) * height, 0, height - 1).astype(int)
-    return image[y, x] / 255.0
+def _to_srgb(linear: np.ndarray) -> np.ndarray:
+    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
 
 
 def _node_matrix(node: dict) -> np.ndarray:

@@ -1,143 +1,142 @@
 """An artist's head as a blendshape rig: a GLB with morph targets, or a folder of OBJ files (a neutral and one file a shape).
 
-Shapes are recognised by ARKit names (through assets/arkit_to_au.json) or by FACS names; eyes, teeth and tongue by the names
-of meshes and materials. Units, axes and seams are put right and said; nothing that the file lacks is invented in silence.
+Shapes are recognised by ARKit names (through assets/arkit_to_au.json) or by FACS names. Units, axes, seams and flaws are put
+right and said; nothing that the file lacks is invented in silence.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from scipy.optimize import nnls
 from scipy.spatial import cKDTree
 
 from ..action_units import AU_NAMES, MAX_INTENSITY
 from ..errors import InputError
 from .blendshapes import VISEMES, BlendshapeRig, Mesh, Part, fit_rigid_motion
-from .gltf_meshes import RawMesh, read_glb, sample_texture
+from .gltf_meshes import read_glb
+from .import_parts import STILL_METRES, as_parts, kind_of, make_part, split_face
+from .obj_meshes import read_obj_folder
+from .raw_meshes import RawMesh, Say, drop_flaws, subdivide, weld
 
 ARKIT_TABLE = Path(__file__).parents[2] / "assets" / "arkit_to_au.json"
-NEUTRAL_NAMES = ("neutral", "base", "basis", "rest", "default")
 PLAIN_SKIN = (0.80, 0.62, 0.53)
-PLAIN_COLORS = {"eye": (0.93, 0.93, 0.93), "teeth": (0.92, 0.89, 0.83), "tongue": (0.72, 0.35, 0.35), "hair": (0.25, 0.17, 0.12)}
 HEAD_METRES = (0.12, 0.6)  # a face mesh, with or without neck and crown, is so high
+LIP_GAP_METRES, LIP_STEP_METRES, LIP_FORWARD = 0.006, 0.002, 0.3  # the last: metres of gap a metre of depth
 _UNITS = (("metres", 1.0), ("centimetres", 0.01), ("millimetres", 0.001), ("inches", 0.0254))
-Say = Callable[[str], None]
+# Vertices are all that carries colour, and the face's are its Gaussians: a coarse mesh is made finer, up to so many.
+FACE_VERTICES, PART_VERTICES = 12_000, 5_000
+SHAPE_NAMES = r"brow(down|inner|outer)|eye(blink|look|squint|wide)|tongueout|^au\d+|viseme"  # that sound like parts
+MANY_VERTICES = 25_000  # of a face: beyond, the avatar's files pass 15 MB
 
 
 def import_rig(path: Path, say: Say = print) -> BlendshapeRig:
     """The rig in `path`; `say` gets one line for everything corrected, missing or invented. `InputError` says what cannot do."""
-    meshes = read_obj_folder(path) if path.is_dir() else read_glb(path)
-    shaped = [mesh for mesh in meshes if mesh.shapes]
-    if not shaped:
+    meshes = read_obj_folder(path, _is_part_file, say) if path.is_dir() else read_glb(path, say)
+    if not any(mesh.shapes for mesh in meshes):
         raise InputError(f"{path} has no morph targets; export the head with its blendshapes (ARKit or FACS names)")
-    face = max((m for m in shaped if _kind_of(m.name) is None), default=None, key=lambda m: (len(m.shapes), len(m.vertices)))
-    if face is None:
+    if not any(mesh.shapes for mesh in meshes if kind_of(mesh.name) is None):
         raise InputError(f"{path}: only eyes, teeth or tongue have morph targets; the face mesh needs them")
-    others = [mesh for mesh in meshes if mesh is not face]
-    shapes, absent = _to_action_units(face.shapes, say)
-    _stand_upright(face, others, shapes, path, say)
-    face, shapes = _weld(face, shapes, say)
+    meshes = _stand_upright(meshes, path, say)
+    moving = [bool(mesh.shapes) and kind_of(mesh.name) is None and _moves(mesh) for mesh in meshes]
+    skins = [mesh for mesh, moves in zip(meshes, moving) if moves]
+    face = weld(_join(_refine_face(skins, say), say), say)
+    face.shapes, absent = to_action_units(face.shapes, say)
     if absent:
         say(f"no shape for {', '.join(absent)}: those stay still")
+    skin, pieces = split_face(face, face.shapes["AU26"], say)
+    parts = [make_part(face.take(ids), f"{name}_{i}", None, how, say) for i, (name, how, ids) in enumerate(pieces)]
+    face = face.take(skin)
+    fall = float(np.linalg.norm(face.shapes["AU26"], axis=1).max())
+    others = [mesh for mesh, moves in zip(meshes, moving) if not moves]
+    for index, other in enumerate(others):
+        parts += as_parts(_refine(other), mix_shapes(other.shapes)[0].get("AU26"), fall, index, say)
     if face.colors is None:
         say(f"{face.name}: no texture and no vertex colours; a plain skin was invented")
+    if len(face.vertices) > MANY_VERTICES:
+        say(f"{face.name}: {len(face.vertices)} vertices make an avatar's files large and slow; {MANY_VERTICES} are plenty")
+    return _as_rig(path, face, parts)
+
+
+def _is_part_file(stem: str) -> bool:
+    """Whether a file of an OBJ folder is a mesh of its own, by its name: eyes.obj is, eyeBlinkLeft.obj is not."""
+    return kind_of(stem) is not None and re.search(SHAPE_NAMES, stem, re.IGNORECASE) is None
+
+
+def _moves(mesh: RawMesh) -> bool:
+    return any(np.abs(offsets).max(initial=0) > STILL_METRES for offsets in mesh.shapes.values())
+
+
+def _as_rig(path: Path, face: RawMesh, parts: list[Part]) -> BlendshapeRig:
     colors = np.tile(PLAIN_SKIN, (len(face.vertices), 1)) if face.colors is None else face.colors
     mesh = Mesh(face.vertices.astype(np.float32), face.faces.astype(np.int32), np.clip(colors, 0, 1).astype(np.float32))
     return BlendshapeRig(
         name=path.stem,
         face=mesh,
-        shapes={name: offsets.astype(np.float32) for name, offsets in shapes.items()},
-        parts=tuple(_as_part(other, i, say) for i, other in enumerate(others)),
-        regions=_find_regions(mesh, shapes, path),
-        viseme_aus=_viseme_aus(shapes),
+        shapes={name: offsets.astype(np.float32) for name, offsets in face.shapes.items()},
+        parts=tuple(parts),
+        regions=_find_regions(mesh, face.shapes, path),
+        viseme_aus=_viseme_aus(face.shapes),
     )
 
 
-def read_obj_folder(folder: Path) -> list[RawMesh]:
-    """The neutral with every other file as a shape; files of parts (eyes, teeth, tongue, hair) stay meshes of their own."""
-    files = sorted(folder.glob("*.obj"))
-    neutral = next((file for file in files if file.stem.lower() in NEUTRAL_NAMES), None)
-    if neutral is None:
-        raise InputError(f"{folder} has no neutral.obj (or base, basis, rest, default) among {len(files)} OBJ files")
-    face = _read_obj(neutral)
-    meshes, differing = [face], []
-    for file in files:
-        if file == neutral:
-            continue
-        mesh = _read_obj(file)
-        if _kind_of(file.stem) is not None:
-            meshes.append(mesh)
-        elif len(mesh.vertices) != len(face.vertices):
-            differing.append(f"{file.name} ({len(mesh.vertices)} vertices)")
-        else:
-            face.shapes[file.stem] = mesh.vertices - face.vertices
-    if differing:
-        raise InputError(
-            f"{neutral.name} has {len(face.vertices)} vertices; not so {', '.join(differing)}: all shapes need one topology"
-        )
-    return meshes
+def _refine_face(skins: list[RawMesh], say: Say) -> list[RawMesh]:
+    """All skin meshes made finer together, so that what was joined stays joined."""
+    count = sum(len(mesh.vertices) for mesh in skins)
+    while sum(len(mesh.vertices) for mesh in skins) * 4 <= FACE_VERTICES:
+        skins = [subdivide(mesh) for mesh in skins]
+    finer = sum(len(mesh.vertices) for mesh in skins)
+    if finer > count:
+        say(f"{skins[0].name}: {count} vertices are few for a face; triangles split to {finer}")
+    return skins
 
 
-def _read_obj(path: Path) -> RawMesh:
-    vertices, colors, uvs, faces, corners_uv, image = [], [], [], [], {}, None
-    try:
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            words = line.split()
-            if words[:1] == ["v"]:
-                vertices.append([float(x) for x in words[1:4]])
-                colors.append([float(x) for x in words[4:7]] if len(words) >= 7 else None)
-            elif words[:1] == ["vt"]:
-                uvs.append([float(x) for x in words[1:3]])
-            elif words[:1] == ["f"]:
-                pieces = [word.split("/") for word in words[1:]]
-                ids = [int(p[0]) - 1 if int(p[0]) > 0 else len(vertices) + int(p[0]) for p in pieces]
-                corners_uv.update({v: int(p[1]) - 1 for v, p in zip(ids, pieces) if len(p) > 1 and p[1]})
-                faces += [(ids[0], ids[i], ids[i + 1]) for i in range(1, len(ids) - 1)]
-            elif words[:1] == ["mtllib"]:
-                image = _texture_of(path.parent / " ".join(words[1:]))
-        points, triangles = (
-            np.asarray(vertices, dtype=np.float64).reshape(-1, 3),
-            np.asarray(faces, dtype=np.int64).reshape(-1, 3),
-        )
-        if not len(triangles) or triangles.min() < 0 or triangles.max() >= len(points):
-            raise InputError(f"{path} holds no mesh, or a face names a vertex that is not there")
-        found = None
-        if image is not None and len(corners_uv) == len(points):
-            uv = np.asarray([uvs[corners_uv[i]] for i in range(len(points))])
-            found = sample_texture(image, np.stack((uv[:, 0], 1 - uv[:, 1]), axis=1))
-        elif all(color is not None for color in colors):
-            found = np.asarray(colors, dtype=np.float64)
-    except (OSError, ValueError, IndexError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot read {path}: {error}") from error
-    return RawMesh(path.stem, points, triangles, found)
+def _refine(mesh: RawMesh) -> RawMesh:
+    """Finer where a texture has more to show than the vertices can carry; painted."""
+    while mesh.texture is not None and len(mesh.vertices) * 4 <= PART_VERTICES:
+        mesh = subdivide(mesh)
+    return RawMesh(mesh.name, mesh.vertices, mesh.faces, mesh.paint(), mesh.shapes)
 
 
-def _texture_of(library: Path) -> np.ndarray | None:
-    """The first colour texture of a material library; `InputError` names one that is missing."""
-    if not library.exists():
-        return None
-    for line in library.read_text(encoding="utf-8", errors="replace").splitlines():
-        if line.strip().lower().startswith("map_kd"):
-            picture = library.parent / line.split(maxsplit=1)[1].strip()
-            if not picture.exists():
-                raise InputError(f"{library.name} names the texture {picture.name}, which is not in {library.parent}")
-            with Image.open(picture) as image:
-                return np.asarray(image.convert("RGB"))
-    return None
+def _join(meshes: list[RawMesh], say: Say) -> RawMesh:
+    """One painted mesh, named after the largest; a shape that one of them lacks leaves that one still."""
+    meshes = sorted(meshes, key=lambda mesh: (-len(mesh.shapes), -len(mesh.vertices)))
+    if len(meshes) > 1:
+        say(f"{meshes[0].name}: joined with {', '.join(mesh.name for mesh in meshes[1:])}, which have morph targets too")
+    starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
+    painted = [mesh.paint() for mesh in meshes]
+    colors = None
+    if any(paint is not None for paint in painted):
+        plain = [np.tile(PLAIN_SKIN, (len(mesh.vertices), 1)) for mesh in meshes]
+        colors = np.concatenate([invented if paint is None else paint for paint, invented in zip(painted, plain)])
+    shapes = {}
+    for name in dict.fromkeys(name for mesh in meshes for name in mesh.shapes):
+        shapes[name] = np.concatenate([mesh.shapes.get(name, np.zeros_like(mesh.vertices)) for mesh in meshes])
+    faces = np.concatenate([mesh.faces + start for mesh, start in zip(meshes, starts)])
+    return RawMesh(meshes[0].name, np.concatenate([mesh.vertices for mesh in meshes]), faces, colors, shapes)
 
 
-def _to_action_units(found: dict[str, np.ndarray], say: Say) -> tuple[dict[str, np.ndarray], list[str]]:
+def to_action_units(found: dict[str, np.ndarray], say: Say) -> tuple[dict[str, np.ndarray], list[str]]:
     """AU and viseme shapes from ARKit or FACS names, and the AUs that have none."""
+    shapes, unmapped = mix_shapes(found)
+    if unmapped:
+        say(f"shapes without a use here: {', '.join(sorted(unmapped))}")
+    if not any(name in shapes for name in AU_NAMES):
+        raise InputError(f"no shape has an ARKit or FACS name; found {', '.join(sorted(found)[:8])} ...")
+    if "AU26" not in shapes:
+        raise InputError("no shape opens the jaw (ARKit jawOpen or FACS AU26): lips and jaw cannot be found without it")
+    return shapes, [name for name in AU_NAMES if name not in shapes]
+
+
+def mix_shapes(found: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """What can be made of the shapes `found`, and the names of those that nothing asks for."""
     table = json.loads(ARKIT_TABLE.read_text(encoding="utf-8"))
-    by_key = {_key(name): offsets for name, offsets in found.items()}
+    known = {_key(source) for kind in ("action_units", "visemes") for mix in table[kind].values() for source in mix}
+    by_key = {_arkit_key(name, known): offsets for name, offsets in found.items()}
     shapes: dict[str, np.ndarray] = {}
     used: set[str] = set()
     for name in (*AU_NAMES, *VISEMES):
@@ -152,18 +151,22 @@ def _to_action_units(found: dict[str, np.ndarray], say: Say) -> tuple[dict[str, 
             used.update(_key(source) for source in present)
             if name not in shapes and present:
                 shapes[name] = sum(weight * by_key[_key(source)] for source, weight in present.items())
-    unmapped = [name for name in found if _key(name) not in used]
-    if unmapped:
-        say(f"shapes without a use here: {', '.join(sorted(unmapped))}")
-    if not any(name in shapes for name in AU_NAMES):
-        raise InputError(f"no shape has an ARKit or FACS name; found {', '.join(sorted(found)[:8])} ...")
-    if "AU26" not in shapes:
-        raise InputError("no shape opens the jaw (ARKit jawOpen or FACS AU26): lips and jaw cannot be found without it")
-    return shapes, [name for name in AU_NAMES if name not in shapes]
+    return shapes, [name for name in found if _arkit_key(name, known) not in used]
 
 
 def _key(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower().rsplit(".", 1)[-1])
+
+
+def _arkit_key(name: str, known: set[str]) -> str:
+    """The name as ARKit writes it, where it differs by `_L`, `_R` or a leading mesh name."""
+    key = _key(name)
+    if key in known:
+        return key
+    sided = re.sub(r"(l|r)$", lambda side: {"l": "left", "r": "right"}[side[1]], key)
+    if sided in known:
+        return sided
+    return next((end for end in sorted(known, key=len, reverse=True) if key.endswith(end) or sided.endswith(end)), key)
 
 
 def _facs_name(key: str) -> str | None:
@@ -171,16 +174,23 @@ def _facs_name(key: str) -> str | None:
     return f"AU{int(match[1]):02d}" if match else None
 
 
-def _stand_upright(face: RawMesh, others: list[RawMesh], shapes: dict[str, np.ndarray], path: Path, say: Say) -> None:
-    """Metres, y up, facing +z, the head's centre in the origin; the jaw's fall says which way is down."""
-    fall = shapes["AU26"].sum(axis=0)
-    fall = fall / max(np.linalg.norm(fall), 1e-12)
+def _stand_upright(meshes: list[RawMesh], path: Path, say: Say) -> list[RawMesh]:
+    """Metres, y up, facing +z, the head's centre in the origin, without flawed triangles.
+
+    The mesh that most shapes move is measured; its jaw's fall says which way is down.
+    """
+    shaped = [mesh for mesh in meshes if mesh.shapes and kind_of(mesh.name) is None]
+    face = max(shaped, key=lambda mesh: (_count_moving(mesh), len(mesh.vertices)))
+    jaw = to_action_units(face.shapes, _unsaid)[0]["AU26"]
+    moving = np.linalg.norm(jaw, axis=1)
+    if moving.max() <= 0:
+        raise InputError(f"{path}: the shape that should open the jaw moves nothing")
+    fall = jaw.sum(axis=0) / np.linalg.norm(jaw.sum(axis=0))
     turn = np.eye(3)
     if abs(fall[2]) > abs(fall[1]) and fall[2] < 0:
         turn = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
         say("z was up: turned to y up")
     vertices = face.vertices @ turn.T
-    moving = np.linalg.norm(shapes["AU26"], axis=1)
     if vertices[moving > 0.7 * moving.max()].mean(axis=0)[2] < vertices.mean(axis=0)[2]:
         turn = np.diag([-1.0, 1.0, -1.0]) @ turn
         say("the face looked along -z: turned to +z")
@@ -196,58 +206,21 @@ def _stand_upright(face: RawMesh, others: list[RawMesh], shapes: dict[str, np.nd
     vertices = face.vertices @ turn.T * unit
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     centre = np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, high[2] - 0.1])
-    for mesh in (face, *others):
-        mesh.vertices = mesh.vertices @ turn.T * unit - centre
-    shapes.update({name: offsets @ turn.T * unit for name, offsets in shapes.items()})
+    placed = []
+    for mesh in meshes:
+        shapes = {key: offsets @ turn.T * unit for key, offsets in mesh.shapes.items()}
+        placed.append(replace(mesh, vertices=mesh.vertices @ turn.T * unit - centre, shapes=shapes))
+    return [solid for solid in (drop_flaws(mesh, say) for mesh in placed) if len(solid.faces)]
 
 
-def _weld(face: RawMesh, shapes: dict[str, np.ndarray], say: Say) -> tuple[RawMesh, dict[str, np.ndarray]]:
-    """One vertex where texture seams made several, and no degenerate triangle."""
-    signature = np.concatenate([face.vertices, *shapes.values()], axis=1)
-    _, first, back = np.unique(np.round(signature, 6), axis=0, return_index=True, return_inverse=True)
-    faces = back.reshape(-1)[face.faces]
-    solid = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
-    if len(first) < len(face.vertices):
-        say(f"{face.name}: {len(face.vertices) - len(first)} seam vertices welded, {len(first)} left")
-    if not solid.all():
-        say(f"{face.name}: {int((~solid).sum())} degenerate triangles dropped")
-    colors = None if face.colors is None else face.colors[first]
-    return RawMesh(face.name, face.vertices[first], faces[solid], colors), {
-        name: values[first] for name, values in shapes.items()
-    }
+def _count_moving(mesh: RawMesh) -> int:
+    """How many shapes move the mesh by a ten-thousandth of its size or more."""
+    least = 1e-4 * np.ptp(mesh.vertices, axis=0).max()
+    return sum(np.abs(offsets).max(initial=0) > least for offsets in mesh.shapes.values())
 
 
-def _kind_of(name: str) -> str | None:
-    """eye, teeth, tongue, hair ... from a mesh's name; None for what may be the face."""
-    lowered = name.lower()
-    if "tongue" in lowered:
-        return "tongue"
-    if "teeth" in lowered or "tooth" in lowered or "gum" in lowered:
-        return "teeth"
-    if any(word in lowered for word in ("brow", "lash")):
-        return "strands"
-    if "eye" in lowered and not any(word in lowered for word in ("lid", "wet", "occlu")):
-        return "eye"
-    return "hair" if "hair" in lowered else None
-
-
-def _as_part(mesh: RawMesh, index: int, say: Say) -> Part:
-    kind = _kind_of(mesh.name)
-    color = PLAIN_COLORS.get(kind or "", (0.6, 0.6, 0.6))
-    if mesh.colors is None:
-        say(f"{mesh.name}: no colour; a plain one was invented")
-    colors = np.tile(color, (len(mesh.vertices), 1)) if mesh.colors is None else mesh.colors
-    solid = Mesh(mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32), np.clip(colors, 0, 1).astype(np.float32))
-    centre = (mesh.vertices.min(axis=0) + mesh.vertices.max(axis=0)) / 2
-    lowered = mesh.name.lower()
-    is_lower = any(word in lowered for word in ("lower", "bottom", "down", "mandib"))
-    attachment = {"eye": "eye", "tongue": "tongue", "strands": "face"}.get(kind or "", "head")
-    if kind == "teeth" and is_lower:
-        attachment = "jaw"
-    if attachment == "eye" and np.ptp(mesh.vertices[:, 0]) > 0.045:
-        say(f"{mesh.name}: both eyes in one mesh, so gaze cannot turn them; separate them by name")
-        attachment = "head"
-    return Part(f"{_key(mesh.name) or 'part'}_{index}", solid, attachment, tuple(float(x) for x in centre))
+def _unsaid(line: str) -> None:
+    """For what is said later, of the whole face."""
 
 
 def _find_regions(face: Mesh, shapes: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
@@ -273,17 +246,21 @@ def _find_regions(face: Mesh, shapes: dict[str, np.ndarray], path: Path) -> dict
 
 
 def _pair_lips(face: Mesh, fall: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Inner-lip vertices: close together at rest, parted by the jaw; sorted from -x to +x."""
+    """Inner-lip vertices: close together at rest, parted by the jaw; one pair every few millimetres from -x to +x."""
     falls, stays = np.flatnonzero(fall > 0.55), np.flatnonzero(fall < 0.35)
     if not len(falls) or not len(stays):
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    distance, partner = cKDTree(face.vertices[stays]).query(face.vertices[falls])
-    pairs: dict[int, tuple[float, int]] = {}
-    for low, gap, high in zip(falls, distance, stays[partner]):
-        if gap < 0.006 and (int(high) not in pairs or gap < pairs[int(high)][0]):
-            pairs[int(high)] = (float(gap), int(low))
-    ordered = sorted(pairs, key=lambda high: face.vertices[high, 0])
-    return np.asarray(ordered, dtype=np.int64), np.asarray([pairs[high][1] for high in ordered], dtype=np.int64)
+    gap, partner = cKDTree(face.vertices[stays]).query(face.vertices[falls])
+    near = np.flatnonzero(gap < LIP_GAP_METRES)
+    low, high, gap = falls[near], stays[partner[near]], gap[near]
+    # Lips touch in front of the mouth's bag and behind their red: what lies deeper must be that much closer to count.
+    rank = gap - LIP_FORWARD * face.vertices[low, 2]
+    best: dict[int, int] = {}
+    for pair in np.argsort(rank, kind="stable"):
+        best.setdefault(int(face.vertices[high[pair], 0] // LIP_STEP_METRES), int(pair))
+    pairs = {int(high[pair]): int(low[pair]) for pair in best.values()}
+    ordered = sorted(pairs, key=lambda vertex: face.vertices[vertex, 0])
+    return np.asarray(ordered, dtype=np.int64), np.asarray([pairs[vertex] for vertex in ordered], dtype=np.int64)
 
 
 def _rigid_jaw(face: Mesh, offsets: np.ndarray, fall: np.ndarray) -> np.ndarray:
