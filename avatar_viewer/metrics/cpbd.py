@@ -47,18 +47,16 @@ def _upright_edges(grey: np.ndarray) -> np.ndarray:  # [H, W] bool
 
 def _edge_widths(grey: np.ndarray, edges: np.ndarray) -> np.ndarray:  # [H, W] pixels, 0 where there is no edge
     """Marziliano's: from the edge to where the grey stops rising (or falling), on both sides along the row."""
-    widths = np.zeros(grey.shape)
     slope = np.sign(np.diff(grey, axis=1))  # [H, W - 1]: from pixel x to x + 1
-    for row, column in zip(*np.nonzero(edges)):
-        line = slope[row]
-        direction = np.sign(grey[row, column + 1] - grey[row, column - 1])
-        if direction == 0:
-            continue
-        right = column
-        while right < len(line) and line[right] == direction:
-            right += 1
-        left = column
-        while left > 0 and line[left - 1] == direction:
-            left -= 1
-        widths[row, column] = right - left
+    columns = np.arange(slope.shape[1])
+    changes = slope[:, 1:] != slope[:, :-1]
+    starts = np.maximum.accumulate(np.pad(np.where(changes, columns[1:], 0), ((0, 0), (1, 0))), axis=1)  # of the run at x
+    ends = np.pad(np.where(changes, columns[:-1], columns[-1]), ((0, 0), (0, 1)), constant_values=columns[-1])
+    ends = np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
+    rows, places = np.nonzero(edges)
+    direction = np.sign(grey[rows, places + 1] - grey[rows, places - 1])
+    right = np.where(slope[rows, places] == direction, ends[rows, places] + 1 - places, 0)
+    left = np.where(slope[rows, places - 1] == direction, places - starts[rows, places - 1], 0)
+    widths = np.zeros(grey.shape)
+    widths[rows, places] = np.where(direction == 0, 0, right + left)
     return widths
