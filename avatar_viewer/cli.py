@@ -102,6 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="an avatar against a capture's truth")
     evaluate.add_argument("--data", type=Path, required=True, metavar="CAPTURE")
     evaluate.add_argument("--out", type=Path, required=True, metavar="REPORT/")
+    evaluate.add_argument("--contact-sheet", type=Path, metavar="FILE", help="a PNG of every AU and emotion, rig beside avatar")
     evaluate.add_argument("--json", action="store_true", help="print the report as JSON")
     _add_avatar(evaluate)
     evaluate.set_defaults(run=_evaluate)
@@ -369,6 +370,10 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from .metrics.report import evaluate
 
+    if options.contact_sheet is not None:
+        from .metrics.avatar_sheet import draw_avatar_sheet
+
+        draw_avatar_sheet(options.avatar, options.data, options.contact_sheet, lambda line: print(line, file=sys.stderr))
     report = evaluate(options.avatar, options.data, options.out)
     if options.json:
         print(json.dumps(report))

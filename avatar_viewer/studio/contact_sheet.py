@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,34 +34,40 @@ Draw = Callable[[np.ndarray, Camera], np.ndarray]  # coefficients [C], camera ->
 
 def draw_contact_sheet(rig: BlendshapeRig, path: Path) -> None:
     """Path-trace the sheet of `rig` to a PNG."""
+    write_sheet([draw_rig(rig)], path)
+
+
+def draw_rig(rig: BlendshapeRig) -> Draw:
+    """The rig's own faces, path-traced; a face is lit once for all the cameras that see it in a row."""
     renderer = StudioRenderer(rig, rig.pose(coefficients({})), light_samples=LIGHT_SAMPLES)
+    lit: list[np.ndarray] = []
 
     def draw(values: np.ndarray, camera: Camera) -> np.ndarray:
-        renderer.set_head(rig.pose(values))
+        if not lit or not np.array_equal(lit[-1], values):
+            renderer.set_head(rig.pose(values))
+            lit[:] = [values]
         return renderer.take_picture(camera).color
 
-    write_sheet(draw, path)
+    return draw
 
 
-def write_sheet(draw: Draw, path: Path) -> None:
-    """The sheet with faces by `draw`: the rig's or a trained avatar's."""
+def write_sheet(draws: Sequence[Draw], path: Path) -> None:
+    """The sheet with faces by each of `draws` side by side: the rig's, a trained avatar's."""
     rows = [
         [(f"{unit.code} {intensity:g} {view}", {unit.code: intensity}, view) for intensity in INTENSITIES for view in VIEWS]
         for unit in ACTION_UNITS
     ]
     emotions = [(f"{name} {view}", aus, view) for name, aus in EMOTION_AUS.items() for view in ("front", "three-quarter")]
     rows += [emotions[start : start + _COLUMNS] for start in range(0, len(emotions), _COLUMNS)]
-    sheet = Image.new("RGB", (_COLUMNS * TILE, len(rows) * (TILE + _LABEL)), "white")
+    width = len(draws) * TILE
+    sheet = Image.new("RGB", (_COLUMNS * width, len(rows) * (TILE + _LABEL)), "white")
     pen = ImageDraw.Draw(sheet)
     tiles = [(r, c, *cell) for r, row in enumerate(rows) for c, cell in enumerate(row)]
     for row, column, label, named, view in tqdm(tiles, desc="contact sheet", unit="tile"):
-        corner = (column * TILE, row * (TILE + _LABEL))
-        sheet.paste(Image.fromarray(_tile(draw, named, view)), corner)
-        pen.text((corner[0] + 4, corner[1] + TILE + 2), label, fill="black")
+        left, top = column * width, row * (TILE + _LABEL)
+        for place, draw in enumerate(draws):
+            sheet.paste(Image.fromarray(draw(coefficients(named), VIEWS[view])), (left + place * TILE, top))
+        pen.text((left + 4, top + TILE + 2), label, fill="black")
     data = io.BytesIO()
     sheet.save(data, "PNG")
     write_bytes(path, data.getvalue())
-
-
-def _tile(draw: Draw, named: Mapping[str, float], view: str) -> np.ndarray:
-    return draw(coefficients(named), VIEWS[view])

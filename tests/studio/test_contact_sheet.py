@@ -21,7 +21,7 @@ def test_every_unit_intensity_view_and_emotion_is_drawn_once(tmp_path: Path):
         drawn.append((*values.tolist(), *camera.viewmat.flatten().tolist()))
         return np.full((camera.height, camera.width, 3), 100, dtype=np.uint8)
 
-    write_sheet(draw, tmp_path / "sheet.png")
+    write_sheet([draw], tmp_path / "sheet.png")
     columns = len(INTENSITIES) * len(VIEWS)
     assert len(drawn) == len(set(drawn)) == NUM_AUS * columns + 2 * len(EMOTION_AUS)
     smile = [d for d in drawn if d[RIG_CHANNELS.index("AU12")] == 5.0 and sum(d[:17]) == 5.0]
@@ -29,3 +29,12 @@ def test_every_unit_intensity_view_and_emotion_is_drawn_once(tmp_path: Path):
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width == columns * TILE
         assert sheet.getpixel((TILE // 2, TILE // 2)) == (100, 100, 100)
+
+
+def test_two_drawers_stand_side_by_side(tmp_path: Path):
+    def gray(level: int):
+        return lambda values, camera: np.full((camera.height, camera.width, 3), level, dtype=np.uint8)
+
+    write_sheet([gray(50), gray(200)], tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert [sheet.getpixel((x * TILE + TILE // 2, TILE // 2))[0] for x in range(4)] == [50, 200, 50, 200]
