@@ -29,7 +29,7 @@ from .contact_sheet import draw_contact_sheet
 from .performance import au_codes
 from .poses import HIDDEN_SURFACE_POSES, coefficients
 from .renderer import Picture, StudioRenderer
-from .rig_source import open_rig
+from .rig_source import name_rig, open_rig
 from .scaffold import choose_points, mark_seen, scatter_points
 from .takes import SCALES, CaptureScale, Take, plan_takes
 from .voices import TEST_VOICES
@@ -49,7 +49,8 @@ def run_studio(
     """Record a capture of the rig that `rig_source` names: "builtin", a GLB file or a folder of OBJ files."""
     if scale not in SCALES:
         raise InputError(f"unknown scale {scale!r}; use {' or '.join(SCALES)}")
-    rig = open_rig(rig_source)
+    rig_source = name_rig(rig_source)
+    rig = open_rig(rig_source, print)
     if contact_sheet is not None:
         draw_contact_sheet(rig, contact_sheet)
     takes = plan_takes(rig, SCALES[scale], sentences, seed)

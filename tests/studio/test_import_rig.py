@@ -21,6 +21,7 @@ from avatar_viewer.studio.blendshapes import BlendshapeRig
 from avatar_viewer.studio.import_rig import import_rig
 from avatar_viewer.studio.obj_meshes import read_obj_folder
 from avatar_viewer.studio.poses import coefficients
+from avatar_viewer.studio.rig_source import BUILTIN, name_rig, open_rig
 
 Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 
@@ -253,3 +254,14 @@ def test_lower_teeth_go_with_the_jaw_and_upper_ones_stay(tmp_path: Path):
     wanted = carry_jaw(own["Teeth_lower"]) - origin
     assert np.abs(opened.parts[lower.name] - wanted).max() < 0.004
     assert np.abs(opened.parts[upper.name] - upper.mesh.vertices).max() < 1e-6
+
+
+def test_a_capture_remembers_its_rig_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    _import(tmp_path, list(_meshes()))
+    monkeypatch.chdir(tmp_path)
+    named = name_rig("head.glb")
+    monkeypatch.chdir(Path(__file__).parent)
+    assert len(open_rig(named).shapes) >= len(AU_NAMES)
+    assert name_rig(BUILTIN) == BUILTIN
+    with pytest.raises(InputError, match="no rig at"):
+        open_rig("head.glb")
