@@ -22,6 +22,7 @@ from ..live.decoding import SOUND_SUFFIXES
 from ..live.export import BACKGROUND
 from ..live.handoff import MotionTimeline
 from ..live.messages import describe
+from ..live.pacing import Pacing
 from ..live.session import Session
 from ..live.trace import StageTimes, Trace
 from ..rendering import gsplat_backend
@@ -36,6 +37,7 @@ from .edit_state import EditState
 from .file_list import FileList
 from .prompt import PromptPanel
 from .record import RecordPanel
+from .screen import InputSense
 from .shortcuts import find_action
 from .sound_panel import SoundPanel
 from .status import HEIGHT as STATUS_HEIGHT
@@ -49,6 +51,9 @@ PANEL_WIDTH = 430
 _EASE_SECONDS = 0.4  # after an edit the face still moves for so long
 _CPU_FPS, _GPU_FPS = 40.0, 60.0  # two cores also have speech to hear and a window to draw
 _RESTING_FPS = ((2.0, 30.0), (10.0, 12.0), (1e9, 5.0))  # (seconds since the last input, frames a second)
+_IDLE_SECONDS, _IDLE_FPS = 2.0, 2.0  # instead, where mouse and keys can be sensed without drawing
+_SENSE_SECONDS, _AWAKE_SECONDS = 0.03, 0.3
+_TYPING_FPS = 12.0  # for the cursor
 _LOADING_FPS = 12.0  # what is being loaded needs the cores
 _KEY_REPEAT_SECONDS = 0.2
 _ERROR_SECONDS = 10.0  # that an error stays in sight whatever else there is to say
@@ -83,10 +88,13 @@ class App:
         self._must_draw = True
         self._moving_until = 0.0
         self._last_input = time.monotonic()
+        self._awake_until = 0.0  # time.monotonic() up to which input that was sensed is waited for
         self._last_mouse: tuple = ()
         self._last_key: tuple[str, float] = ("", 0.0)
         self._last_trace = 0.0
         self._rate = FrameRate()
+        self._pacing = Pacing()
+        self._sense = InputSense()
         self._stages = StageTimes()
         self._pictures = 0
         self._is_stopping = False
@@ -135,6 +143,7 @@ class App:
                 self.session.close()
             finally:
                 gate.close_window()
+                self._sense.close()
                 if self._trace:
                     self._trace.close()
                 for number, handler in handlers.items():
@@ -167,26 +176,31 @@ class App:
             self.session.set_edit(edit)
             self._moving_until = time.monotonic() + _EASE_SECONDS
         self._stages.lap("panels")
-        self._draw_picture()
+        has_picture = self._draw_picture()
         self._stages.start()
         gate.draw_frame()
         self._stages.lap("window")
+        if has_picture and not (self.session.is_loading or self.session.is_opening):
+            self._pace(time.monotonic() - began)
         self.session.display_seconds = self._display_seconds()
         self._rate.tick(time.monotonic())
         self._write_trace()
         self._rest(began)
 
-    def _draw_picture(self) -> None:
+    def _draw_picture(self) -> bool:
+        """Draw the face of this moment, if it differs from what is on show; True where it was drawn."""
         session = self.session
         if session.avatar is None or session.animator is None:
-            return
+            return False
         if session.avatar is not self._avatar_shown:
             self._avatar_shown = session.avatar
             self._must_draw = True
             self._avatar_panel.show_avatar(session.avatar)
-        self._viewport.set_size(self._record.size or self._quality)
+            session.set_steps_share(self._pacing.quality.steps_share)
+        self._viewport.set_size(self._record.size or self._pacing.size(self._quality))
         is_moving = session.clock.is_playing or time.monotonic() < self._moving_until
-        if self._must_draw or is_moving or self._render is None or self._render.color.shape[:2] != self._viewport.size[::-1]:
+        must_draw = self._must_draw or self._render is None or self._render.color.shape[:2] != self._viewport.size[::-1]
+        if is_drawn := must_draw or (is_moving and self._pacing.is_picture_due()):
             self._must_draw = False
             motion = session.motion()
             edit = session.edit_now()
@@ -199,6 +213,15 @@ class App:
             self._pictures += 1
             self._stages.lap("show")
         session.offer(self._render)
+        return is_drawn
+
+    def _pace(self, work_seconds: float) -> None:
+        """A frame with a new picture took so long."""
+        before = self._pacing.quality
+        self._pacing.note(work_seconds, self.session.timeline.late_frames, has_fixed_size=self._record.size is not None)
+        if self._pacing.quality is not before:
+            self.session.set_steps_share(self._pacing.quality.steps_share)
+            self._must_draw = True
 
     def _display_seconds(self) -> float:
         """From asking for the face to having it on the screen; on Linux the toolkit shows a picture one frame late."""
@@ -222,12 +245,25 @@ class App:
         """Sleep away what this frame does not need."""
         session, now = self.session, time.monotonic()
         is_busy = session.clock.is_playing or session.recorder or now < self._moving_until
-        fps = _CPU_FPS if self._backend == "cpu" else _GPU_FPS
+        fps = self._pacing.limit_fps(_CPU_FPS if self._backend == "cpu" else _GPU_FPS)
         if session.is_loading or session.is_opening:
             fps = _LOADING_FPS
         elif not is_busy and not self._viewport.is_moving:
-            fps = min(fps, next(rate for since, rate in _RESTING_FPS if now - self._last_input < since))
+            untouched = now - self._last_input
+            if untouched > _IDLE_SECONDS and now > self._awake_until and self._sense.is_able:
+                self._doze(began + 1.0 / (_TYPING_FPS if gate.is_typing() else _IDLE_FPS))
+                return
+            fps = min(fps, _RESTING_FPS[0][1] if now <= self._awake_until else next(rate for since, rate in _RESTING_FPS if untouched < since))
         time.sleep(max(0.0, began + 1.0 / fps - time.monotonic()))
+
+    def _doze(self, until: float) -> None:
+        """Until then, or until somebody touches mouse or keys."""
+        rectangle = gate.window_rectangle()
+        while (left := until - time.monotonic()) > 0.0:
+            time.sleep(min(left, _SENSE_SECONDS))
+            if self._sense.has_changed(*rectangle):
+                self._awake_until = time.monotonic() + _AWAKE_SECONDS
+                return
 
     # ---- panels ----------------------------------------------------------------------------------------------------
 
@@ -257,9 +293,9 @@ class App:
     def _status_texts(self) -> tuple[str, str, str, str, bool]:
         session = self.session
         speed = f"{self._rate.fps:.0f} fps   {self._rate.p95_ms:.0f} ms p95"
-        parts = session.delay_parts
-        if parts is not None:
-            delay = f"voice to picture {parts.total:.0f} ms"
+        delays = session.delay_parts
+        if delays is not None:
+            delay = f"voice to picture {delays.total:.0f} ms"
         else:
             delay = "silent: no sound output" if session.silent_because else "sound in step"
         if not self._backend:
@@ -270,8 +306,8 @@ class App:
             backend = "GPU (gsplat)"
         late = session.timeline.late_frames
         dropped = session.recorder.frames_dropped if session.recorder else 0
-        counters = f"late {late}" + (f"   dropped {dropped}" if dropped else "")
-        return speed, delay, backend, counters, bool(dropped)
+        parts = (self._pacing.badge, f"late {late}", f"dropped {dropped}" if dropped else "")
+        return speed, delay, backend, "   ".join(part for part in parts if part), bool(dropped or self._pacing.badge)
 
     def _say(self, text: str, is_error: bool = False) -> None:
         if is_error:
@@ -395,7 +431,8 @@ class App:
         self._last_trace = now
         session, recorder = self.session, self.session.recorder
         self._trace.write(
-            cpu_seconds=round(time.process_time(), 2), fps=round(self._rate.fps, 1), p95_ms=round(self._rate.p95_ms, 1), pictures=self._pictures,
+            cpu_seconds=round(time.process_time(), 2), fps=round(self._rate.fps, 1), p95_ms=round(self._rate.p95_ms, 1),
+            pictures=self._pictures, shed=self._pacing.badge,
             stages_ms={name: round(ms, 1) for name, ms in self._stages.ms.items()}, hop_ms=round(1000 * session.hop_seconds_spent),
             avatar=session.avatar.name if session.avatar else None, loading=session.is_loading, backend=self._backend,
             camera=[round(v, 4) for v in self.camera.camera(64, 64).viewmat.flatten().tolist()], now=round(session.now(), 3),

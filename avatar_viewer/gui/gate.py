@@ -32,9 +32,11 @@ KEYS = {
     "slash": dpg.mvKey_Slash, "o": dpg.mvKey_O, "home": dpg.mvKey_Home, "left": dpg.mvKey_Left, "right": dpg.mvKey_Right,
     "h": dpg.mvKey_H, "m": dpg.mvKey_M, "l": dpg.mvKey_L,
 }  # fmt: skip
+MODIFIERS = {"ctrl": (dpg.mvKey_LControl, dpg.mvKey_RControl), "shift": (dpg.mvKey_LShift, dpg.mvKey_RShift)}
 BUTTONS = {"left": dpg.mvMouseButton_Left, "right": dpg.mvMouseButton_Right, "middle": dpg.mvMouseButton_Middle}
 
 _typing_items: list[Tag] = []  # of the one context that a process has; emptied by `open_window`
+_held_before: set[str] = set()  # modifiers that were down when the last frame began; likewise
 
 
 def clean_text(text: str, limit: int = MAX_TEXT) -> str:
@@ -77,6 +79,7 @@ def _safe(options: dict[str, Any]) -> dict[str, Any]:
 def open_window(title: str, size: tuple[int, int]) -> None:
     """Create the context and the window; to be followed by building items and `show_window`."""
     _typing_items.clear()
+    _held_before.clear()
     # Triton's library and Mesa's software or Radeon drivers each bring an LLVM, and loading Triton second ends the process
     # (seen with triton 3 and Mesa 22.3: segmentation fault in its import). Nothing here compiles with it, so it stays out.
     sys.modules.setdefault("triton", None)
@@ -109,6 +112,8 @@ def is_open() -> bool:
 
 def draw_frame() -> None:
     """Draw one frame, then run the callbacks it brought about."""
+    _held_before.clear()
+    _held_before.update(name for name in MODIFIERS if _is_held(name))
     dpg.render_dearpygui_frame()
     jobs = dpg.get_callback_queue()
     if jobs:
@@ -117,6 +122,12 @@ def draw_frame() -> None:
 
 def window_size() -> tuple[int, int]:
     return max(1, dpg.get_viewport_client_width()), max(1, dpg.get_viewport_client_height())
+
+
+def window_rectangle() -> tuple[int, int, int, int]:
+    """Left, top, width, height on the screen, the frame included."""
+    left, top = dpg.get_viewport_pos()
+    return int(finite(left)), int(finite(top)), dpg.get_viewport_width(), dpg.get_viewport_height()
 
 
 def set_title(title: str) -> None:
@@ -414,9 +425,12 @@ def is_typing() -> bool:
 
 
 def is_key_down(name: str) -> bool:
-    """A modifier: "ctrl" or "shift"."""
-    left, right = {"ctrl": (dpg.mvKey_LControl, dpg.mvKey_RControl), "shift": (dpg.mvKey_LShift, dpg.mvKey_RShift)}[name]
-    return dpg.is_key_down(left) or dpg.is_key_down(right)
+    """A modifier: "ctrl" or "shift". Also one that was let go within this frame: the toolkit may tell of a key a frame late."""
+    return _is_held(name) or name in _held_before
+
+
+def _is_held(name: str) -> bool:
+    return any(dpg.is_key_down(code) for code in MODIFIERS[name])
 
 
 def is_button_down(name: str) -> bool:

@@ -1,4 +1,6 @@
-"""Is there a screen to open a window on? Asked before the toolkit is, because without one it ends the process."""
+"""The screen without the toolkit: whether there is one (asked first, because without one the toolkit ends the process), and
+whether anybody touches mouse or keys (the toolkit tells only whoever draws a frame).
+"""
 
 from __future__ import annotations
 
@@ -31,3 +33,76 @@ def why_no_screen() -> str:
     x11.XCloseDisplay.argtypes = [ctypes.c_void_p]
     x11.XCloseDisplay(display)
     return "" if has_opengl else f"the screen {name} has no OpenGL (GLX)"
+
+
+class InputSense:
+    """Whether mouse or keys changed since the last look; costs some microseconds.
+
+    Where it cannot know (`is_able` is False) it says that they might have.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple | None = None
+        self._x11 = self._display = None
+        if sys.platform == "win32":
+            self._look = self._look_windows
+        elif sys.platform != "darwin" and self._open_x11():
+            self._look = self._look_x11
+        else:
+            self._look = None
+
+    @property
+    def is_able(self) -> bool:
+        return self._look is not None
+
+    def has_changed(self, left: int, top: int, width: int, height: int) -> bool:
+        """Keys anywhere, the mouse within this part of the screen."""
+        if self._look is None:
+            return True
+        mouse, keys = self._look()
+        is_inside = mouse is not None and left <= mouse[0] < left + width and top <= mouse[1] < top + height
+        state = (mouse if is_inside else None, keys)
+        has_changed, self._last = state != self._last, state
+        return has_changed
+
+    def _open_x11(self) -> bool:
+        try:
+            x11 = ctypes.CDLL(ctypes.util.find_library("X11") or "libX11.so.6")
+        except OSError:
+            return False
+        x11.XOpenDisplay.restype = ctypes.c_void_p
+        x11.XOpenDisplay.argtypes = [ctypes.c_char_p]
+        x11.XDefaultRootWindow.restype = ctypes.c_ulong
+        x11.XDefaultRootWindow.argtypes = [ctypes.c_void_p]
+        x11.XQueryPointer.argtypes = [ctypes.c_void_p, ctypes.c_ulong] + [ctypes.c_void_p] * 7
+        x11.XQueryKeymap.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+        x11.XCloseDisplay.argtypes = [ctypes.c_void_p]
+        display = x11.XOpenDisplay(None)
+        if not display:
+            return False
+        self._x11, self._display, self._root = x11, display, x11.XDefaultRootWindow(display)
+        self._windows = [ctypes.c_ulong() for _ in range(2)]
+        self._numbers = [ctypes.c_int() for _ in range(4)]
+        self._mask = ctypes.c_uint()
+        self._keys = ctypes.create_string_buffer(32)
+        return True
+
+    def _look_x11(self) -> tuple[tuple[int, int, int] | None, bytes]:
+        results = [ctypes.byref(value) for value in (*self._windows, *self._numbers, self._mask)]
+        is_here = self._x11.XQueryPointer(self._display, self._root, *results)
+        self._x11.XQueryKeymap(self._display, self._keys)
+        mouse = (self._numbers[0].value, self._numbers[1].value, self._mask.value) if is_here else None
+        return mouse, self._keys.raw
+
+    def _look_windows(self) -> tuple[None, int]:
+        class LastInput(ctypes.Structure):
+            _fields_ = [("size", ctypes.c_uint), ("ticks", ctypes.c_uint)]
+
+        last = LastInput(ctypes.sizeof(LastInput), 0)
+        ctypes.windll.user32.GetLastInputInfo(ctypes.byref(last))
+        return None, last.ticks
+
+    def close(self) -> None:
+        if self._display:
+            self._x11.XCloseDisplay(self._display)
+        self._display, self._look = None, None

@@ -327,6 +327,12 @@ class Session:
             1000 * microphone.capture_seconds, stream.hop_ms, stream.lookahead_ms, 1000 * compute, 1000 * self.display_seconds
         )
 
+    def set_steps_share(self, share: float) -> None:
+        """How many of the avatar's sampler steps a hop gets, 0..1; fewer are faster and a little coarser."""
+        if self._motion is not None:
+            rows = self._motion.avatar.denoiser.config.rows
+            self._motion.steps = None if share >= 1.0 else max(1, round(share * rows))
+
     @property
     def hop_seconds_spent(self) -> float:
         return self._driver.hop_seconds_spent if self._driver else 0.0

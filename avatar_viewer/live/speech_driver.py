@@ -21,6 +21,7 @@ from .spool import SpoolFormat, SpoolReader
 HOPS_AHEAD = 2
 PRE_ROLL_SECONDS = 1.0
 _POLL_SECONDS = 0.02
+_AHEAD_SECONDS = 0.05  # between looks at the clock while there is motion enough
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class SpeechDriver:
             while self._jobs.is_empty and not self._is_leaving and not self._is_stopping:
                 end = self.timeline.end_seconds
                 if end is not None and end - self.now_seconds >= HOPS_AHEAD * hop_seconds:
-                    self._rest(_POLL_SECONDS)
+                    self._rest(_AHEAD_SECONDS)
                     continue
                 is_complete = job.is_complete()
                 available = reader.count - position
