@@ -349,9 +349,9 @@ _ORBIT_FIELDS = {"yaw": "yaw_degrees", "pitch": "pitch_degrees", "distance": "di
 
 
 def _text(options: argparse.Namespace) -> None:
-    from .networks.text_to_au import format_readings
+    from .networks.prompt_reading import format_readings
 
-    print(format_readings(options.prompts, _text_of(_load(options)), as_json=options.json))
+    print(format_readings(options.prompts, _text_of(_load(options)).read, as_json=options.json))
 
 
 def _studio(options: argparse.Namespace) -> None:

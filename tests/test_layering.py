@@ -23,7 +23,7 @@ ALLOWED = {
 }
 HOMES = {
     "transformers": {"networks/speech.py"},
-    "open_clip": {"networks/text_to_au.py"},
+    "open_clip": {"networks/text_backbone.py"},
     "gsplat": {"rendering/gsplat_backend.py"},
     "dearpygui": {"gui/gate.py"},
     "pyrr": {"geometry.py"},

@@ -23,7 +23,8 @@ from ..networks.au_encoder import AUEncoder, AUEncoderConfig
 from ..networks.denoiser import Denoiser, DenoiserConfig
 from ..networks.diffusion import SAMPLERS
 from ..networks.speech import SpeechBackbone, load_speech_backbone, save_speech_backbone
-from ..networks.text_to_au import TextToAU, TextToAUConfig, load_text_backbone
+from ..networks.text_backbone import load_text_backbone
+from ..networks.text_to_au import TextToAU, TextToAUConfig
 from ..types import GaussianRig
 from .face import FaceTemplate, read_face, save_face
 from .late_text import LateTextBackbone, read_feature_dim

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..networks.text_to_au import BACKBONE_CONFIG, TextBackbone, load_text_backbone
+from ..networks.text_backbone import BACKBONE_CONFIG, TextBackbone, load_text_backbone
 
 
 class LateTextBackbone:

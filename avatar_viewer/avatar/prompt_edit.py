@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 
 from ..errors import InputError
-from ..networks.text_to_au import PromptReading
+from ..networks.prompt_reading import PromptReading
 from ..types import AUEdit, ensure_range
 from .modulation import MAX_ENHANCE, MAX_STRENGTH, MODES, SPEECH_COLUMNS
 

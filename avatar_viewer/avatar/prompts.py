@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import InputError
-from ..networks.text_to_au import PromptReading
+from ..networks.prompt_reading import PromptReading
 from ..types import AUEdit
 from .edit_track import EditTrack
 from .prompt_edit import blend_readings, prompt_edit

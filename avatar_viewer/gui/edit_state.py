@@ -12,7 +12,7 @@ from ..avatar.prompt_edit import prompt_edit
 from ..types import AUEdit
 
 if TYPE_CHECKING:
-    from ..networks.text_to_au import PromptReading
+    from ..networks.prompt_reading import PromptReading
 
 HISTORY_LENGTH = 20
 PROMPT_LIMIT = 512  # characters

@@ -32,7 +32,7 @@ from .speech_driver import SpeechDriver, SpeechJob
 
 if TYPE_CHECKING:
     from ..avatar.bundle import Avatar
-    from ..networks.text_to_au import PromptReading
+    from ..networks.prompt_reading import PromptReading
     from ..types import Render
 
 

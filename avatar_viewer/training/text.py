@@ -17,7 +17,8 @@ from torch import Tensor
 from ..action_units import AU_NAMES
 from ..avatar.bundle import save_avatar
 from ..errors import InputError
-from ..networks.text_to_au import TextBackbone, TextToAU, TextToAUConfig, load_text_backbone, save_compact_backbone
+from ..networks.text_backbone import TextBackbone, load_text_backbone, save_compact_backbone
+from ..networks.text_to_au import TextToAU, TextToAUConfig
 from .datasets.prompts import DEFAULT_CORPUS, PromptEntry, read_prompt_corpus
 from .losses import focal_bce_loss, info_nce_loss, text_loss
 from .prompt_variants import Example, VariantMaker, stack_labels

@@ -18,17 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..action_units import NUM_AUS
-from ..networks.text_to_au import (
-    COMPACT_MODEL,
-    HeadOutput,
-    TextToAU,
-    TextToAUConfig,
-    build_compact_model,
-    clip_tokenizer,
-    encode_tokens,
-    is_content_word,
-    scale_features,
-)
+from ..networks.prompt_words import is_content_word
+from ..networks.text_backbone import COMPACT_MODEL, build_compact_model, clip_tokenizer, encode_tokens, scale_features
+from ..networks.text_to_au import HeadOutput, TextToAU, TextToAUConfig
 from .checkpoint import RunningAverage, load_checkpoint, save_checkpoint
 from .datasets.prompts import PromptEntry
 from .prompt_variants import VariantMaker, stack_labels

@@ -3,7 +3,7 @@
 import torch
 
 from avatar_viewer.action_units import NUM_AUS, au_index
-from avatar_viewer.networks.text_to_au import PromptReading
+from avatar_viewer.networks.prompt_reading import PromptReading
 from avatar_viewer.types import AUEdit
 
 

@@ -10,7 +10,7 @@ from avatar_viewer.action_units import NUM_AUS, au_index
 from avatar_viewer.avatar.modulation import modulate
 from avatar_viewer.avatar.prompt_edit import prompt_edit
 from avatar_viewer.errors import InputError
-from avatar_viewer.networks.text_to_au import PromptReading
+from avatar_viewer.networks.prompt_reading import PromptReading
 from avatar_viewer.types import AUEdit
 
 

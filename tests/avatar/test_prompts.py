@@ -6,7 +6,7 @@ import torch
 from avatar_viewer.action_units import NUM_AUS, au_index
 from avatar_viewer.avatar.prompts import parse_prompts, parse_time, read_prompts_file
 from avatar_viewer.errors import InputError
-from avatar_viewer.networks.text_to_au import PromptReading
+from avatar_viewer.networks.prompt_reading import PromptReading
 
 FACES = {"smile": ("AU12", 3.0), "sad": ("AU15", 2.0)}
 

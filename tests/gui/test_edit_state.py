@@ -2,7 +2,7 @@ import torch
 
 from avatar_viewer.action_units import au_index
 from avatar_viewer.gui.edit_state import EditState, describe_leftovers, describe_reading
-from avatar_viewer.networks.text_to_au import PromptReading
+from avatar_viewer.networks.prompt_reading import PromptReading
 
 
 def reading_of(**intensities):

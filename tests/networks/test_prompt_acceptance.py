@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from avatar_viewer.action_units import AU_NAMES, au_index
-from avatar_viewer.networks.text_to_au import HEAD_WEIGHTS, PromptReading, TextToAU, load_text_to_au
+from avatar_viewer.networks.prompt_reading import PromptReading
+from avatar_viewer.networks.text_to_au import HEAD_WEIGHTS, TextToAU, load_text_to_au
 from avatar_viewer.training.datasets.prompts import paraphrase_key, read_prompt_corpus
 
 DEMO = Path(__file__).parents[2] / "checkpoints" / "demo"

@@ -11,22 +11,18 @@ from safetensors.torch import load_file, save_file
 
 from avatar_viewer.action_units import AU_NAMES, au_index
 from avatar_viewer.errors import InputError
-from avatar_viewer.networks.text_to_au import (
+from avatar_viewer.networks.prompt_reading import format_readings
+from avatar_viewer.networks.prompt_words import is_content_word, split_prompt
+from avatar_viewer.networks.text_backbone import (
     BACKBONE_WEIGHTS,
     CONTEXT_TOKENS,
-    HEAD_WEIGHTS,
-    TextToAU,
-    TextToAUConfig,
     build_compact_model,
     clip_tokenizer,
     encode_tokens,
-    format_readings,
-    is_content_word,
     load_text_backbone,
-    load_text_to_au,
     save_compact_backbone,
-    split_prompt,
 )
+from avatar_viewer.networks.text_to_au import HEAD_WEIGHTS, TextToAU, TextToAUConfig, load_text_to_au
 
 DEMO = Path(__file__).parents[2] / "checkpoints" / "demo"
 ODD_PROMPTS = {
@@ -104,8 +100,8 @@ def test_no_prompt_raises_and_none_leaves_the_range(text, prompt):
     assert reading.active.shape == reading.intensity.shape == (17,)
     assert torch.isfinite(reading.intensity).all() and reading.intensity.min() >= 0 and reading.intensity.max() <= 5
     assert not reading.intensity[~reading.active].any()
-    json.dumps(format_readings([prompt], text)).encode("utf-8")
-    format_readings([prompt], text, as_json=True).encode("utf-8")
+    json.dumps(format_readings([prompt], text.read)).encode("utf-8")
+    format_readings([prompt], text.read, as_json=True).encode("utf-8")
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n", "😀", "\x00", "\ud800", "?!", "\u200b\u202e"])
@@ -154,7 +150,7 @@ def test_words_are_split_without_what_no_font_shows():
 
 
 def test_json_names_all_17_action_units(text):
-    lines = format_readings(["one", "two"], text, as_json=True).splitlines()
+    lines = format_readings(["one", "two"], text.read, as_json=True).splitlines()
     assert len(lines) == 2
     value = json.loads(lines[0])
     assert tuple(value["aus"]) == AU_NAMES and set(value["aus"]["AU12"]) == {"active", "probability", "intensity"}
@@ -224,7 +220,7 @@ def value(text: TextToAU, prompt: str, name: str) -> float:
     ],
 )
 def test_the_trained_controller_hears_the_plain_words(trained, prompt, leading):
-    assert bool(trained.read(prompt).active[au_index(leading)]), format_readings([prompt], trained)
+    assert bool(trained.read(prompt).active[au_index(leading)]), format_readings([prompt], trained.read)
 
 
 @needs_demo
