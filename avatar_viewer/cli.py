@@ -97,6 +97,9 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--ablation", metavar="NAME", help="motion: no-aus or gru (in place of diffusion); appearance: no-aus; into another --out"
     )
+    train.add_argument(
+        "--text-backbone", metavar="NAME", help='text: a public tower ("ViT-B-32/openai") or a folder with one, not the compact one'
+    )
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser("evaluate", help="an avatar against a capture's truth")
@@ -363,7 +366,7 @@ def _studio(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from .training.stages import run_stage
 
-    given = {"scale": options.scale, "resume": options.resume, "device": options.device, "ablation": options.ablation}
+    given = {name: getattr(options, name) for name in ("scale", "resume", "device", "ablation", "text_backbone")}
     run_stage(options.stage, options.data, options.out, **given)
 
 

@@ -154,6 +154,7 @@ def save_avatar(
         save_speech_backbone(speech, folder / "speech_backbone")
         manifest["speech_backbone"] = BUNDLED
     if isinstance(text_backbone, str):
+        shutil.rmtree(folder / "text_backbone", ignore_errors=True)  # the head no longer fits the one that was bundled
         manifest["text_backbone"] = text_backbone
     elif text_backbone is not None:
         _copy_folder(text_backbone, folder / "text_backbone")

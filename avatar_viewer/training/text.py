@@ -43,33 +43,35 @@ def train_text(
     """Write `out`/text_to_au.safetensors and `out`/text_backbone/ (compact tower only); returns the test split's metrics.
 
     `data` is a prompt corpus; without one, or where it is a capture, the corpus of `assets/`. `backbone` may name a public
-    tower such as "ViT-B-32/openai". `resume` goes on with the towers that an earlier run left in `cache`.
+    tower such as "ViT-B-32/openai", which is used as it is. `resume` goes on with the towers that an earlier run left in `cache`.
     """
     if scale not in SCALES:
         raise InputError(f"unknown scale {scale!r}; use one of: {', '.join(SCALES)}")
     began = time.monotonic()
     device = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
     torch.manual_seed(0)
+    tower = None if backbone == COMPACT else load_text_backbone(backbone)  # first: a missing one is told before any work
     entries = read_prompt_corpus(data if data is not None and data.is_file() else DEFAULT_CORPUS)
     out.mkdir(parents=True, exist_ok=True)
-    if backbone == COMPACT:
+    if tower is None:
         model = train_tower(entries, SCALES[scale], resume, device, cache, report)
         save_compact_backbone(model, out / "text_backbone")
         tower = load_text_backbone(out / "text_backbone")  # as it will be used: through half precision
-    else:
-        tower = load_text_backbone(backbone)
     tower.model.to(device)
     head = _train_head(entries, tower, SCALES[scale], device, report)
     metrics = evaluate_text(head, tower, [entry for entry in entries if entry.split == "test"])
     tower.model.cpu()
-    bundled = backbone == COMPACT
+    if backbone == COMPACT:
+        source: str | Path = out / "text_backbone"
+    else:
+        source = Path(backbone) if Path(backbone).is_dir() else backbone
     save_avatar(
         out,
         text=head.cpu(),
-        text_backbone=out / "text_backbone" if bundled else backbone,
+        text_backbone=source,
         training={
             "text": {
-                "backbone": backbone,
+                "backbone": Path(backbone).name if isinstance(source, Path) else backbone,
                 "entries": len(entries),
                 "scale": scale,
                 **{k: round(v, 4) for k, v in metrics.items()},
