@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 
-from avatar_viewer import bench, bench_speech
+from avatar_viewer import bench, bench_render, bench_speech
 from avatar_viewer.errors import InputError
 from avatar_viewer.rendering.cpu_backend import CpuRasterizer
 from avatar_viewer.rendering.obvious import draw_obviously
 
 
 def test_the_obvious_loop_draws_the_same_picture():
-    frame, camera = bench._synthetic_head(3000), bench._camera(0, 120, 90)
+    frame, camera = bench_render._synthetic_head(3000), bench_render._camera(0, 120, 90)
     inputs = [t.numpy() for t in (frame.means, frame.quats, frame.scales, frame.opacities, frame.colors)]
     pictures = []
     for draw in (CpuRasterizer().draw, lambda *a: draw_obviously(*a[:3], 1, *a[3:])):
@@ -24,19 +24,35 @@ def test_the_obvious_loop_draws_the_same_picture():
 
 
 def test_the_render_report_has_every_count_at_every_size(monkeypatch, capsys):
-    monkeypatch.setattr(bench, "COUNTS", (300, 600))
-    monkeypatch.setattr(bench, "SIZES", ((64, 48),))
-    monkeypatch.setattr(bench, "ROUNDS", 1)
-    monkeypatch.setattr(bench, "REFERENCE_SCENE", (50, 16, 16))
+    monkeypatch.setattr(bench_render, "COUNTS", (300, 600))
+    monkeypatch.setattr(bench_render, "SIZES", ((64, 48),))
+    monkeypatch.setattr(bench_render, "ROUNDS", 1)
+    monkeypatch.setattr(bench_render, "REFERENCE_SCENE", (50, 16, 16))
     assert bench.run(["render"], True, None) == 0
     report = json.loads(capsys.readouterr().out)["render"]
+    assert {"processor", "threads", "gpu", "backend", "scene"} <= set(report["machine"])
     assert [row["gaussians"] for row in report["rows"]] == [300, 600]
     for row in report["rows"]:
         assert row["ms"] > 0 and row["obvious_ms"] > 0 and row["times_faster"] > 0
-        assert set(row["phase_ms"]) == {"project", "sort", "list", "blend"}
+        assert set(row["phase_ms"]) == set(row["phase_p95_ms"]) == {"project", "sort", "list", "blend"}
+        assert row["p95_ms"] >= row["ms"] and row["still_ms"] > 0 and row["forward_backward_ms"] > 0
         assert 0 < row["useful_lanes"] <= 1 and row["pairs"] > 0 and row["lanes"] % 16 == 0
     assert bench.run(["render"], False, None) == 0
     assert "synthetic head" in capsys.readouterr().out
+
+
+def test_a_back_end_on_a_device_is_waited_for_and_compared():
+    waits = []
+    found = bench_render._measure_backend(bench_render._synthetic_head(40), 16, 12, "reference", "cpu", lambda: waits.append(1))
+    assert len(waits) == 2 * 5 + 50 + 20
+    assert found["within_2_of_255"] == 1.0 and 0 < found["ms"] <= found["p95_ms"] and found["forward_backward_ms"] > 0
+
+
+def test_the_talking_head_of_the_benchmark_leaves_the_rest_as_it_is():
+    head = bench_render._synthetic_head(3000)
+    moved = (bench_render._talk(head).means != head.means).any(dim=1)
+    assert moved.sum() == 1000
+    assert head.means[moved, 2].mean() > head.means[:, 2].mean()
 
 
 def test_an_unknown_benchmark_is_named():
