@@ -76,6 +76,8 @@ def drop_malformed(frame: GaussianFrame) -> tuple[GaussianFrame, int]:
 def _check_arguments(frame: GaussianFrame, camera: Camera, backend: str) -> None:
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    for name in ("means", "quats", "scales", "opacities", "colors"):
+        _check_tensor(f"frame.{name}", getattr(frame, name))
     ensure_shape("frame.means", frame.means, (None, 3))
     count = len(frame.means)
     ensure_shape("frame.quats", frame.quats, (count, 4))
@@ -88,11 +90,15 @@ def _check_arguments(frame: GaussianFrame, camera: Camera, backend: str) -> None
             raise ValueError(f"frame.{name} must be {frame.means.dtype} like frame.means, got {tensor.dtype}")
         if tensor.device != frame.means.device:
             raise ValueError(f"frame.{name} must be on {frame.means.device} like frame.means, got {tensor.device}")
-    ensure_shape("camera.viewmat", camera.viewmat, (4, 4))
-    ensure_shape("camera.K", camera.K, (3, 3))
+    for name, shape in (("viewmat", (4, 4)), ("K", (3, 3))):
+        matrix = getattr(camera, name)
+        _check_tensor(f"camera.{name}", matrix)
+        ensure_shape(f"camera.{name}", matrix, shape)
+        if matrix.is_complex() or matrix.dtype == torch.bool:
+            raise ValueError(f"camera.{name} must hold real numbers, got {matrix.dtype}")
     for name in ("width", "height"):
         size = getattr(camera, name)
-        if not isinstance(size, int) or not 1 <= size <= 16384:
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= 16384:
             raise ValueError(f"camera.{name} must be a whole number of pixels from 1 to 16384, got {size!r}")
     for name in ("viewmat", "K"):
         if not bool(torch.isfinite(getattr(camera, name)).all()):
@@ -101,13 +107,21 @@ def _check_arguments(frame: GaussianFrame, camera: Camera, backend: str) -> None
         raise ValueError(f"camera.K must have focal lengths above 0, got {camera.K.tolist()}")
 
 
+def _check_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} must be a torch tensor, got {type(value).__name__}")
+
+
 def _empty_picture(camera: Camera, background: Tensor, dropped: int = 0) -> Render:
     color = background.expand(camera.height, camera.width, 3).clone()
     return Render(color, torch.zeros(camera.height, camera.width).to(color), dropped)
 
 
 def _check_background(background: Sequence[float] | Tensor, like: Tensor) -> Tensor:
-    values = background if isinstance(background, Tensor) else torch.tensor(background, dtype=like.dtype)
+    try:
+        values = background if isinstance(background, Tensor) else torch.tensor(background, dtype=like.dtype)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"background must be three numbers, got {background!r}") from None
     ensure_shape("background", values, (3,))
     if not bool(torch.isfinite(values.detach()).all()):
         raise ValueError(f"background must be finite, got {values.tolist()}")

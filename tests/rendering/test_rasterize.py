@@ -194,6 +194,40 @@ def test_any_finite_camera_gives_a_finite_picture(fov, distance, size):
     assert all(torch.isfinite(t.grad).all() for t in tensors)
 
 
+STRANGE = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0, 1e38, -1e38, 1e-38, 1e-45, -1.0])
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_whatever_the_numbers_the_picture_is_finite_and_repeats(seed):
+    """Gaussians of any magnitude with strange values among them, by cameras that need not be rigid."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def spread(decades: float, *shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator) * 10 ** (decades * (torch.rand(1, generator=generator).item() - 0.5))
+
+    count, decades = (1, 16, 17, 300)[seed % 4], (0.5, 4.0, 16.0, 60.0)[seed // 4 % 4]
+    tensors = [spread(decades, count, 3), spread(decades, count, 4), spread(decades, count, 3).abs(), spread(2, count).abs()]
+    for tensor in tensors:
+        odd = torch.rand(tensor.shape, generator=generator) < (0.0, 0.1)[seed % 2]
+        tensor[odd] = STRANGE[torch.randint(len(STRANGE), (int(odd.sum()),), generator=generator)]
+    tensors.append(torch.rand(count, 3, generator=generator))
+    width, height = ((1, 1), (1, 40), (64, 64), (301, 5))[seed % 4]
+    view = (spread(8, 4, 4), orbit_camera(40 * seed, 5 * seed - 60, 10.0 ** (seed % 7 - 4), 30, 8, 8).viewmat)[seed % 2]
+    K = intrinsics_from_fov((1.0, 60.0, 170.0)[seed % 3], width, height)
+    K[:2, 2] += spread(12, 2) * (seed % 3 == 1)
+    camera = Camera(view, K, width, height)
+    leaves = [t.clone().requires_grad_() for t in tensors]
+    render = rasterize(GaussianFrame(*leaves), camera, backend="cpu")
+    assert torch.isfinite(render.color).all() and render.color.min() >= 0 and render.color.max() <= 1 + 1e-5
+    assert render.alpha.min() >= 0 and render.alpha.max() <= 1
+    assert count >= render.dropped >= int((~torch.isfinite(torch.cat(tensors[:3], dim=1)).all(dim=1)).sum())
+    render.color.sum().backward()
+    assert all(torch.isfinite(t.grad).all() for t in leaves)
+    with torch.no_grad():
+        again = rasterize(GaussianFrame(*tensors), camera, backend="cpu")
+    assert torch.equal(again.color, render.color) and torch.equal(again.alpha, render.alpha)
+
+
 def test_needles_and_giants_match_the_reference():
     """Elongated a thousand times, and far larger than the picture: where float32 covariances lose their digits."""
     generator = torch.Generator().manual_seed(3)
@@ -248,6 +282,8 @@ def empty_picture(camera: Camera):
             {"colors": torch.zeros(1, 3, dtype=torch.float64)},
             r"frame.colors must be torch.float32 like frame.means, got torch.float64",
         ),
+        ({"scales": torch.zeros(1, 3).numpy()}, "frame.scales must be a torch tensor, got ndarray"),
+        ({"means": None}, "frame.means must be a torch tensor, got NoneType"),
     ],
 )
 def test_a_wrong_tensor_is_named(changes, message):
@@ -268,6 +304,10 @@ def test_double_precision_is_for_the_reference():
         (Camera(torch.eye(4), torch.eye(3), 4, 100_000), "camera.height"),
         (Camera(torch.full((4, 4), math.nan), intrinsics_from_fov(30, 4, 4), 4, 4), "camera.viewmat must be finite"),
         (Camera(torch.eye(4), torch.zeros(3, 3), 4, 4), "focal"),
+        (Camera(torch.eye(4), torch.eye(3), 4, True), "camera.height"),
+        (Camera(torch.eye(4), torch.eye(3), 4.0, 4), "camera.width"),
+        (Camera(torch.eye(4).numpy(), torch.eye(3), 4, 4), "camera.viewmat must be a torch tensor, got ndarray"),
+        (Camera(torch.eye(4), torch.eye(3) * 1j, 4, 4), "camera.K must hold real numbers, got torch.complex64"),
     ],
 )
 def test_a_wrong_camera_is_named(camera, message):
@@ -275,7 +315,7 @@ def test_a_wrong_camera_is_named(camera, message):
         rasterize(one_dot(), camera)
 
 
-@pytest.mark.parametrize("background", [(1.0, 1.0), (1.0, 1.0, math.nan)])
+@pytest.mark.parametrize("background", [(1.0, 1.0), (1.0, 1.0, math.nan), "white", None, (1.0, 1.0, "x")])
 def test_a_wrong_background_is_named(background):
     with pytest.raises(ValueError, match="background"):
         rasterize(one_dot(), FRONT, background)
