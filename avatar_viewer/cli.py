@@ -53,10 +53,10 @@ def build_parser() -> argparse.ArgumentParser:
     render = commands.add_parser("render", help="a sound file to a talking head as mp4 or frames")
     source = render.add_mutually_exclusive_group(required=True)
     source.add_argument("--audio", type=Path, metavar="FILE", help="speech in any common sound format")
-    source.add_argument("--take", type=Path, metavar="FILE", help="a take.npz made by `motion`")
+    source.add_argument("--take", type=Path, metavar="FILE", help="a .take recorded in the window, or a take.npz made by `motion`")
     render.add_argument("--out", required=True, metavar="clip.mp4|FOLDER", help="an mp4, or a folder for numbered PNGs")
-    render.add_argument("--size", type=parse_size, default=(512, 512), metavar="WxH", help="pixels (default 512x512)")
-    render.add_argument("--fps", type=_number(1, 120), default=25.0, help="frames a second of the clip (default 25)")
+    render.add_argument("--size", type=parse_size, metavar="WxH", help="pixels (default 512x512, or the recorded take's)")
+    render.add_argument("--fps", type=_number(1, 120), help="frames a second of the clip (default 25, or the recorded take's)")
     render.add_argument("--backend", choices=("auto", "cpu", "gsplat", "reference"), default="auto", help="the rasteriser")
     _add_avatar(render)
     _add_edits(render)
@@ -190,14 +190,17 @@ def _load(options: argparse.Namespace):
 
 
 def _render(options: argparse.Namespace) -> None:
-    from .live.export import export_clip, export_motion
+    from .live.export import export_clip, export_motion, export_take
 
-    camera = _camera(options)
-    settings = {"camera": camera, "size": options.size, "fps": options.fps, "backend": options.backend}
+    settings = {"camera": _camera(options), "size": options.size or (512, 512), "fps": options.fps or 25.0, "backend": options.backend}
     if options.take is not None:
+        _refuse_edits(options)
+    if options.take is not None and options.take.suffix.lower() == ".take":
+        settings |= {"camera": _camera(options) if _names_camera(options) else None, "size": options.size, "fps": options.fps}
+        done = export_take(_load(options), options.take, options.out, **settings)
+    elif options.take is not None:
         from .avatar.take import load_take
 
-        _refuse_edits(options)
         take = load_take(options.take)
         avatar = _load(options)
         _check_fit(take, avatar, options)
@@ -215,9 +218,9 @@ def _render(options: argparse.Namespace) -> None:
 
 
 def _refuse_edits(options: argparse.Namespace) -> None:
-    """A take is motion that has been made: what would change it belongs to `motion`."""
+    """A take says itself what was asked of the face."""
     if options.prompt or options.prompts or options.au:
-        raise InputError("--take holds finished motion; give --prompt, --prompts and --au to `motion`, or render --audio")
+        raise InputError("--take says itself what was asked of the face; give --prompt, --prompts and --au to `motion`, or render --audio")
 
 
 def _check_fit(take, avatar, options: argparse.Namespace) -> None:
@@ -347,6 +350,10 @@ def _camera(options: argparse.Namespace):
     from .training.datasets.capture import read_camera
 
     return read_camera(options.camera)
+
+
+def _names_camera(options: argparse.Namespace) -> bool:
+    return any(getattr(options, name) is not None for name in ("camera", *_ORBIT_FIELDS))
 
 
 _ORBIT_FIELDS = {"yaw": "yaw_degrees", "pitch": "pitch_degrees", "distance": "distance", "fov": "fov_degrees"}

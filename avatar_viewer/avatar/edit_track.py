@@ -184,16 +184,23 @@ def edit_from_json(value: Mapping[str, Any]) -> AUEdit:
     changes: dict[str, Any] = {}
     for name, given in value.items():
         if name in _TENSOR_FIELDS:
+            if not isinstance(given, Mapping):
+                raise InputError(f"{name} of an edit is {str(given)[:60]!r}; expected values by AU name")
             tensor = torch.full((NUM_AUS,), _TENSOR_FIELDS[name])
             for au, number in given.items():
-                ensure_range(f"{name} of {au}", float(number), -MAX_OVER_RANGE, max(MAX_OVER_RANGE, 10.0))
-                tensor[au_index(au)] = float(number)
+                tensor[au_index(au)] = _number(f"{name} of {au}", number, -MAX_OVER_RANGE, max(MAX_OVER_RANGE, 10.0))
             changes[name] = tensor
         elif name == "mode":
             if given not in MODES:
                 raise InputError(f"unknown modulation mode {given!r}; use one of: {', '.join(MODES)}")
             changes[name] = given
         else:
-            ensure_range(name, float(given), 0.0, 10.0)
-            changes[name] = float(given)
+            changes[name] = _number(name, given, 0.0, 10.0)
     return replace(AUEdit(), **changes)
+
+
+def _number(name: str, given: object, low: float, high: float) -> float:
+    if type(given) not in (int, float):
+        raise InputError(f"{name} of an edit is {str(given)[:60]!r}; expected a number")
+    ensure_range(name, float(given), low, high)
+    return float(given)

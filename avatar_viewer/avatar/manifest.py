@@ -102,6 +102,12 @@ def fingerprint(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def identify(manifest: dict[str, Any]) -> str:
+    """Hexadecimal sha256 of what an avatar is: its files' fingerprints. Another training of it is another one."""
+    files = sorted((name, record["sha256"]) for name, record in manifest["files"].items())
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+
+
 def empty_manifest(name: str, fps: float, stream: StreamContext) -> dict[str, Any]:
     return {
         "format": FORMAT,

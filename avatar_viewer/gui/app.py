@@ -37,6 +37,7 @@ from .edit_state import EditState
 from .file_list import FileList
 from .prompt import PromptPanel
 from .record import RecordPanel
+from .rescue import RescueDialog
 from .screen import InputSense
 from .shortcuts import find_action
 from .sound_panel import SoundPanel
@@ -97,6 +98,7 @@ class App:
         self._sense = InputSense()
         self._stages = StageTimes()
         self._pictures = 0
+        self._failed_pictures = 0  # in a row
         self._is_stopping = False
         self._message = ""
         self._error_until = 0.0  # time.monotonic() before which a notice does not replace the error on show
@@ -117,7 +119,7 @@ class App:
                     gate.separator()
                     self._prompt = PromptPanel(look, session, edits, inner)
                     gate.separator()
-                    self._record = RecordPanel(look, session, self._options.takes, lambda: self._quality, self._say, inner)
+                    self._record = RecordPanel(look, session, self._options.takes, lambda: self._quality, self._ask_takes, self._say, inner)
                     gate.separator()
                     self._sound = SoundPanel(session, inner)
                     gate.separator()
@@ -126,6 +128,7 @@ class App:
         self._quality = self._options.size
         self._files = FileList(self._say)
         self._sheet, self._error = ShortcutSheet(look), ErrorDialog()
+        self._rescue = RescueDialog(look, session.rescue)
         gate.listen(self._on_key, self._on_wheel)
         gate.show_window(root)
 
@@ -151,6 +154,7 @@ class App:
 
     def _begin(self) -> None:
         options = self._options
+        self.session.rescue.search(options.takes)
         self.open_avatar(options.avatar)
         try:
             if options.microphone is not None:
@@ -206,13 +210,16 @@ class App:
             edit = session.edit_now()
             frame = session.animator.pose(motion, edit)
             self._stages.lap("pose")
-            self._render = self._rasterize(frame)
+            render = self._rasterize(frame)
             self._stages.lap("raster")
-            self._viewport.show(self._render)
+            if render is not None:
+                self._render = render
+                self._viewport.show(render)
             self._aus.update(motion.au_codes.tolist(), edited_codes(motion, edit).tolist())
             self._pictures += 1
             self._stages.lap("show")
-        session.offer(self._render)
+        if self._render is not None:
+            session.offer(self._render, self.camera)
         return is_drawn
 
     def _pace(self, work_seconds: float) -> None:
@@ -230,16 +237,22 @@ class App:
         return drawn + (statistics.median(frame) if frame and sys.platform.startswith("linux") else 0.0)
 
     @torch.inference_mode()
-    def _rasterize(self, frame: GaussianFrame) -> Render:
+    def _rasterize(self, frame: GaussianFrame) -> Render | None:
+        """The picture; None where it cannot be drawn, and the one before stays on show."""
         camera = self.camera.camera(*self._viewport.size)
-        try:
-            return rasterize(frame, camera, BACKGROUND, self._backend or "auto")
-        except RuntimeError as error:
-            if self._backend == "cpu":
-                raise
-            self._say(f"The GPU rasteriser failed ({describe(error)}); going on with the CPU", True)
-            self._backend = "cpu"
-            return rasterize(frame, camera, BACKGROUND, "cpu")
+        for backend in dict.fromkeys((self._backend or "auto", "cpu")):
+            try:
+                render = rasterize(frame, camera, BACKGROUND, backend)
+            except (RuntimeError, MemoryError) as error:  # what the GPU's libraries raise; a memory that is full
+                if self._failed_pictures == 0:
+                    then = "going on with the CPU" if backend != "cpu" else "the last one stays until one can be drawn"
+                    self._say(f"A picture could not be drawn ({describe(error)}); {then}", True)
+                self._backend = "cpu"
+            else:
+                self._failed_pictures = 0
+                return render
+        self._failed_pictures += 1
+        return None
 
     def _rest(self, began: float) -> None:
         """Sleep away what this frame does not need."""
@@ -286,6 +299,7 @@ class App:
         self._prompt.update()
         self._record.update()
         self._sound.update()
+        self._rescue.update()
         session = self.session
         self._viewport.show_busy(session.is_loading, "Loading the avatar..." if session.is_loading else "")
         self._status.update(*self._status_texts())
@@ -358,6 +372,13 @@ class App:
         except InputError as error:
             self._say(str(error), True)
 
+    def _ask_takes(self) -> None:
+        self._files.open("Where recordings go", self._record.folder.absolute(), lambda path: False, self._use_takes, picks_folder=True)
+
+    def _use_takes(self, folder: Path) -> None:
+        self._record.folder = folder
+        self.session.rescue.search(folder)
+
     def _ask_avatar(self) -> None:
         start = self.session.avatar.folder.parent if self.session.avatar else Path.cwd()
         self._files.open("Open an avatar folder", start, lambda path: (path / "avatar.json").is_file(), self.open_avatar)
@@ -413,7 +434,7 @@ class App:
             self._sheet.toggle()
         elif action == "leave":
             self._prompt.keep_text()
-            for dialog in (self._files, self._sheet, self._error):
+            for dialog in (self._files, self._sheet, self._error, self._rescue):
                 dialog.close()
 
     def _stop(self, *_: object) -> None:
@@ -421,7 +442,8 @@ class App:
 
     def _places(self) -> dict[str, tuple[float, float]]:
         """Where things are in the window, for tests with a mouse: the middle of each."""
-        tags = {**self._viewport.tags, **self._prompt.tags, **self._transport.tags, **self._record.tags, **self._sound.tags, **self._aus.tags}
+        panels = (self._viewport, self._prompt, self._transport, self._record, self._sound, self._rescue, self._aus)
+        tags = {name: tag for panel in panels for name, tag in panel.tags.items()}
         return {name: (left + width / 2, top + height / 2) for name, tag in tags.items() for left, top, width, height in [gate.item_rectangle(tag)]}
 
     def _write_trace(self) -> None:
@@ -440,7 +462,8 @@ class App:
             microphone=session.microphone is not None, prompt=self.edits.prompt, typing=gate.is_typing(),
             offsets=self.edits.offsets, late=session.timeline.late_frames, silent=session.silent_because, message=self._message,
             recording=session.is_recording, recorded=recorder.frames_written if recorder else 0,
-            dropped=recorder.frames_dropped if recorder else 0, last_take=session.last_take, places=self._places(),
+            dropped=recorder.frames_dropped if recorder else 0, last_take=session.last_take,
+            interrupted=len(session.rescue.found), places=self._places(),
         )  # fmt: skip
 
 

@@ -26,12 +26,16 @@ class FileList:
                 gate.button("Up", self._up)
                 gate.button("Home", lambda: self._go(Path.home()))
                 gate.button("Cancel", self.close)
+                self._use_folder = gate.button("Use this folder", lambda: self._pick(self._folder), show=False)
                 self._where = gate.text("", color=theme.DIM)
             with gate.child(border=False) as self._entries:
                 pass
 
-    def open(self, title: str, folder: Path, accepts: Callable[[Path], bool], on_pick: Callable[[Path], None]) -> None:
-        """Ask for a path; `accepts` says which entries can be picked, folders can always be entered."""
+    def open(
+        self, title: str, folder: Path, accepts: Callable[[Path], bool], on_pick: Callable[[Path], None], *, picks_folder: bool = False
+    ) -> None:
+        """Ask for a path; `accepts` says which entries can be picked, folders can always be entered, and picked if wished."""
+        gate.set_shown(self._use_folder, picks_folder)
         self._accepts, self._on_pick = accepts, on_pick
         gate.set_text(self._title, title)
         gate.set_text(self._typed, "")

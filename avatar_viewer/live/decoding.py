@@ -35,7 +35,7 @@ _CONTAINERS = frozenset(
 )  # fmt: skip
 _MEMORY_LIMIT_BYTES = 4 << 30
 _PROCESSOR_LIMIT_SECONDS = 1800
-_READY_TIMEOUT_SECONDS = 60.0
+_PATIENCE_SECONDS = 40.0  # without a sample: a process may take long to start on a busy machine, or a disk to wake
 
 # How much of a speaker goes to the left and to the right; effects (LFE) are left out, as downmixes do.
 _DOWNMIX = {
@@ -67,6 +67,7 @@ class Sound:
         self.notes: tuple[str, ...] = ()  # oddities worth a line: NaN found, damage skipped, channels mixed
         self.is_complete = False
         self._failure = ""
+        self._counted, self._progress_at = 0, time.monotonic()
         _check_file(self.path)
         self._folder = tempfile.mkdtemp(prefix="avatar-viewer-")
         self.speech = SpoolFormat(os.path.join(self._folder, "speech.f32"), SAMPLE_RATE, 1, "float32")
@@ -111,8 +112,16 @@ class Sound:
             else:
                 self.notes = value
                 self.is_complete = True
+        if not self.is_complete and not self._failure:
+            self._check_progress()
         if self._failure:
             raise InputError(self._failure)
+
+    def _check_progress(self) -> None:
+        if self._reader.count != self._counted:
+            self._counted, self._progress_at = self._reader.count, time.monotonic()
+        if time.monotonic() - self._progress_at > _PATIENCE_SECONDS:
+            self._fail(f"{self.path}: the decoder made no progress for {_PATIENCE_SECONDS:.0f} s; try another file")
 
     def wait_ready(self) -> None:
         """Block until playing can start."""
@@ -123,16 +132,10 @@ class Sound:
         self._wait(lambda: self.is_complete, on_progress)
 
     def _wait(self, done: Callable[[], bool], on_progress: Callable[[float], None] | None) -> None:
-        last_count, deadline = -1, time.monotonic() + _READY_TIMEOUT_SECONDS
         while True:
             self.poll()
             if done():
                 return
-            if self._reader.count != last_count:
-                last_count, deadline = self._reader.count, time.monotonic() + _READY_TIMEOUT_SECONDS
-            if time.monotonic() > deadline:
-                self._fail(f"{self.path}: the decoder made no progress for {_READY_TIMEOUT_SECONDS:.0f} s; try another file")
-                self.poll()
             if on_progress:
                 on_progress(self.seconds_decoded)
             self._connection.poll(0.05)
@@ -149,7 +152,7 @@ class Sound:
     def close(self) -> None:
         """Stop decoding and forget the spools. A process that still reads them keeps its own handle."""
         if self._process.is_alive():
-            self._process.terminate()
+            self._process.kill()  # nothing it writes is needed, and one that hangs hears nothing else
         self._process.join(timeout=2.0)
         self._connection.close()
         self._reader.close()

@@ -21,6 +21,7 @@ from torch import Tensor
 from ..action_units import MAX_OVER_RANGE
 from ..avatar.animation import Animator
 from ..avatar.edit_track import EditTrack
+from ..avatar.manifest import identify
 from ..avatar.speech_motion import SpeechMotion
 from ..config import SAMPLE_RATE, StreamContext
 from ..errors import InputError
@@ -31,7 +32,10 @@ from .clock import SteppedClock
 from .decoding import PLAYBACK_RATE, Sound
 from .handoff import MotionTimeline
 from .recorder import Recorder
+from .replay import Scene, fill, replay
 from .spool import SpoolReader
+from .take_file import TakeFile
+from .take_journal import LEAD_IN_SECONDS
 
 if TYPE_CHECKING:
     from ..avatar.bundle import Avatar
@@ -77,9 +81,9 @@ def export_clip(
     source = _TensorSound(sound) if isinstance(sound, Tensor) else _FileSound(sound)
     try:
         total = math.ceil(source.num_samples * rate / SAMPLE_RATE - 1e-9)
-        windows = _speak(motion, source)
-        job = _Job(avatar, edits, camera or OrbitCamera(), size, rate, background, backend, show_progress)
-        path = job.run(windows, total, Path(out), os.fspath(out), source, contact_sheet)
+        scenes = _scenes(avatar, _speak(motion, source), edits, camera or OrbitCamera(), rate, total)
+        job = _Job(avatar, size, rate, background, backend, show_progress)
+        path = job.run(scenes, total, Path(out), os.fspath(out), source, contact_sheet)
         return Exported(path, total, rate, source.notes)
     finally:
         source.close()
@@ -115,12 +119,54 @@ def export_motion(
     if sound is not None:
         source = _TensorSound(sound) if isinstance(sound, Tensor) else _FileSound(sound)
     try:
-        job = _Job(avatar, edits, camera or OrbitCamera(), size, rate, background, backend, show_progress)
-        path = job.run(iter((motion,)), total, Path(out), os.fspath(out), source, contact_sheet)
+        scenes = _scenes(avatar, iter((motion,)), edits, camera or OrbitCamera(), rate, total)
+        job = _Job(avatar, size, rate, background, backend, show_progress)
+        path = job.run(scenes, total, Path(out), os.fspath(out), source, contact_sheet)
         return Exported(path, total, rate, source.notes if source else ())
     finally:
         if source:
             source.close()
+
+
+def export_take(
+    avatar: Avatar,
+    take: str | os.PathLike[str],  # a take file, recorded beside its mp4
+    out: str | os.PathLike[str],
+    *,
+    camera: OrbitCamera | Camera | None = None,  # instead of the take's own moves
+    size: tuple[int, int] | None = None,  # None: the take's
+    fps: float | None = None,  # None: the take's
+    background: tuple[float, float, float] = BACKGROUND,
+    backend: str = "auto",
+    contact_sheet: str | os.PathLike[str] | None = None,
+    show_progress: bool = True,
+) -> Exported:
+    """Perform a live take again: the same voice, edits, seed and camera, every picture at its exact moment."""
+    with TakeFile(take) as file:
+        rate = _check_fps(file.log.fps if fps is None else fps)
+        total = round(file.heard_frames * rate / PLAYBACK_RATE)
+        if total == 0:
+            raise InputError(f"take {take}: holds no sound; nothing to render")
+        scenes = replay(avatar, file, rate, total)
+        if camera is not None:
+            scenes = (replace(scene, camera=camera) for scene in scenes)
+        source = _TakeSound(file)
+        try:
+            job = _Job(avatar, size or file.log.size, rate, background, backend, show_progress)
+            path = job.run(scenes, total, Path(out), os.fspath(out), source, contact_sheet)
+            return Exported(path, total, rate, _oddities(file, avatar))
+        finally:
+            source.close()
+
+
+def _oddities(take: TakeFile, avatar: Avatar) -> tuple[str, ...]:
+    """Why the pictures may not be those of the take."""
+    notes = []
+    if take.log.avatar_sha256 != identify(avatar.manifest):
+        notes.append(f"the take was made with another head, or another training of it ({take.log.avatar_name}); the performance is the same")
+    if any(entry.does == "speak" and not entry.values["is_whole"] for entry in take.log.entries):
+        notes.append(f"the take began amid speech: its motion starts from the {LEAD_IN_SECONDS:.0f} s before it")
+    return tuple(notes)
 
 
 def save_contact_sheet(
@@ -148,15 +194,17 @@ def save_contact_sheet(
 # ---- sound ---------------------------------------------------------------------------------------------------------
 
 
-class _ClipSound(Protocol):
+class _HeardSound(Protocol):
+    def heard(self, start: int, count: int) -> np.ndarray: ...  # [<= count, 2] int16 at 48 kHz
+
+    def close(self) -> None: ...
+
+
+class _ClipSound(_HeardSound, Protocol):
     num_samples: int  # at 16 kHz
     notes: tuple[str, ...]
 
     def speech(self, start: int, count: int) -> Tensor: ...  # [count] at 16 kHz
-
-    def heard(self, start: int, count: int) -> np.ndarray: ...  # [<= count, 2] int16 at 48 kHz
-
-    def close(self) -> None: ...
 
 
 class _FileSound:
@@ -182,6 +230,19 @@ class _FileSound:
         self._speech.close()
         self._playback.close()
         self._sound.close()
+
+
+class _TakeSound:
+    """What was heard in a take."""
+
+    def __init__(self, take: TakeFile) -> None:
+        self._reader = SpoolReader(take.heard)
+
+    def heard(self, start: int, count: int) -> np.ndarray:
+        return self._reader.read(start, max(0, min(count, self._reader.count - start)))
+
+    def close(self) -> None:
+        self._reader.close()
 
 
 class _TensorSound:
@@ -217,11 +278,23 @@ def _speak(motion: SpeechMotion, source: _ClipSound) -> Iterator[MotionWindow]:
 # ---- the loop ------------------------------------------------------------------------------------------------------
 
 
+def _scenes(
+    avatar: Avatar, windows: Iterator[MotionWindow], edits: EditTrack, camera: OrbitCamera | Camera, fps: float, total: int
+) -> Iterator[Scene]:
+    """What is seen in each picture of a clip."""
+    timeline = MotionTimeline(len(avatar.face.neutral), device=avatar.rig.means.device)
+    clock = SteppedClock()
+    for index in range(total):
+        clock.seek(index / fps)
+        now = clock.now()
+        fill(timeline, windows, now)
+        yield Scene(timeline.at(now), edits.at(now), camera)
+        timeline.prune(now - 1.0)
+
+
 @dataclass(frozen=True)
 class _Job:
     avatar: Avatar
-    edits: EditTrack
-    camera: OrbitCamera | Camera
     size: tuple[int, int]
     fps: float
     background: tuple[float, float, float]
@@ -229,14 +302,14 @@ class _Job:
     show_progress: bool
 
     def run(
-        self, windows: Iterator[MotionWindow], total: int, path: Path, given: str,
-        source: _ClipSound | None, contact_sheet: str | os.PathLike[str] | None,
+        self, scenes: Iterator[Scene], total: int, path: Path, given: str,
+        source: _HeardSound | None, contact_sheet: str | os.PathLike[str] | None,
     ) -> Path:  # fmt: skip
         sheet_indices = {round((place + 0.5) * (total - 1) / 12) for place in range(12)} if contact_sheet else set()
         sheet: list[tuple[float, Tensor]] = []
         sink = _open_sink(path, given, self.size, self.fps, with_sound=source is not None)
         try:
-            for index, color in enumerate(self._pictures(windows, total)):
+            for index, color in enumerate(self._pictures(scenes, total)):
                 if source is not None:
                     start = round(index * PLAYBACK_RATE / self.fps)
                     end = round((index + 1) * PLAYBACK_RATE / self.fps)
@@ -251,35 +324,17 @@ class _Job:
             sink.discard()
             raise
 
-    def _pictures(self, windows: Iterator[MotionWindow], total: int) -> Iterator[Tensor]:
+    def _pictures(self, scenes: Iterator[Scene], total: int) -> Iterator[Tensor]:
         from tqdm import tqdm
 
         width, height = self.size
-        camera = self.camera.camera(width, height) if isinstance(self.camera, OrbitCamera) else _scaled(self.camera, width, height)
-        timeline = MotionTimeline(len(self.avatar.face.neutral), device=self.avatar.rig.means.device)
         animator = Animator(self.avatar)
-        clock = SteppedClock()
-        bar = tqdm(range(total), desc="Rendering", unit="frame", disable=not self.show_progress, delay=1.0, file=sys.stderr)
-        for index in bar:
-            clock.seek(index / self.fps)
-            now = clock.now()
-            _fill(timeline, windows, now)
-            motion = timeline.at(now)
+        bar = tqdm(scenes, total=total, desc="Rendering", unit="frame", disable=not self.show_progress, delay=1.0, file=sys.stderr)
+        for scene in bar:
+            camera = scene.camera
+            camera = camera.camera(width, height) if isinstance(camera, OrbitCamera) else _scaled(camera, width, height)
             with torch.inference_mode():
-                frame = animator.pose(motion, self.edits.at(now))
-                color = rasterize(frame, camera, self.background, self.backend).color
-            yield color
-            timeline.prune(now - 1.0)
-
-
-def _fill(timeline: MotionTimeline, windows: Iterator[MotionWindow], now: float) -> None:
-    """Have motion for one frame beyond `now`, or all there is."""
-    while timeline.end_seconds is None or timeline.end_seconds <= now + 0.1:
-        window = next(windows, None)
-        if window is None:
-            timeline.finish()
-            return
-        timeline.extend(window)
+                yield rasterize(animator.pose(scene.motion, scene.edit), camera, self.background, self.backend).color
 
 
 def _scaled(camera: Camera, width: int, height: int) -> Camera:

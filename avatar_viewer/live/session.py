@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 from ..avatar.animation import Animator
 from ..avatar.edit_track import EditTrack
+from ..avatar.manifest import identify
 from ..avatar.speech_motion import SpeechMotion
 from ..config import DEFAULT_STREAM
+from ..errors import InputError
 from ..types import AUEdit, MotionFrame
 from .clock import Clock
 from .decoding import Sound
@@ -28,11 +30,14 @@ from .messages import Message, describe
 from .playback import Playback
 from .recorder import Recorder
 from .recording import Recording
+from .recovery import TakeRescue
 from .speech_driver import SpeechDriver, SpeechJob
+from .take_journal import AvatarIdentity, Moment
 
 if TYPE_CHECKING:
     from ..avatar.bundle import Avatar
     from ..networks.prompt_reading import PromptReading
+    from ..rendering.orbit import OrbitCamera
     from ..types import Render
 
 
@@ -60,6 +65,7 @@ class Session:
     ) -> None:
         self.avatar: Avatar | None = None
         self.animator: Animator | None = None
+        self._avatar_identity = AvatarIdentity("", "")
         self.edits = EditTrack()
         self.timeline = MotionTimeline(1)
         self.messages: list[Message] = []
@@ -72,6 +78,7 @@ class Session:
         self._seed, self._blinks = seed, blinks
         self._make_motion = make_motion or self._new_motion
         self._motion: SpeechMotion | None = None
+        self._faults_told = 0
         self._edit = AUEdit()
         self._failure = FirstFailure()
         self._driver: SpeechDriver | None = None
@@ -83,7 +90,8 @@ class Session:
         self._errands: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._errand_thread = threading.Thread(target=self._run_errands, name="errands", daemon=True)
         self._errand_thread.start()
-        self.recording = Recording(self._say)
+        self.recording = Recording(self._say, self._errands.put)
+        self.rescue = TakeRescue(self._say, self._errands.put)
         self.playback = Playback(
             say=self._say, defer=self._errands.put, begin_speech=self._begin_speech,
             has_sound_output=has_sound_output, output_device=output_device, clock=clock,
@@ -114,6 +122,7 @@ class Session:
     def _use(self, prepared: _Prepared) -> None:
         avatar = self.avatar = prepared.avatar
         self.animator = prepared.animator
+        self._avatar_identity = AvatarIdentity(avatar.name, identify(avatar.manifest))
         self.reading = None
         for line in avatar.missing:
             self._say(line, is_error=True)
@@ -299,17 +308,25 @@ class Session:
         """Take in what threads and processes have done since the last frame."""
         self._update_loaded()
         self.playback.update()
-        self.recording.update()
+        if self.recorder is not None:
+            self.recording.update(self._moment())
         failure = self._failure.take()
         if failure is not None:
             if failure.where == "speech":
                 self.pause()
                 self.timeline.clear()
             self._say(f"{failure.where}: {describe(failure.error)}", is_error=True)
+        self._tell_faults()
         if self._driver is not None:
             self._driver.now_seconds = self.now()
         if self._motion is not None or not self.is_loading:  # sound without a face would be over before the head is there
             self.playback.start_clock(self._has_motion)
+
+    def _tell_faults(self) -> None:
+        faults = self._motion.faults if self._motion is not None else 0
+        if faults > self._faults_told:
+            self._say("The networks gave numbers that are none; the face eases to rest until they recover", is_error=True)
+        self._faults_told = faults
 
     def take_messages(self) -> list[Message]:
         messages, self.messages = self.messages, []
@@ -384,21 +401,31 @@ class Session:
 
     def start_recording(self, folder: Path, size: tuple[int, int], fps: float) -> Path:
         """Begin a take under a free name; `InputError` where it cannot be written."""
-        return self.recording.start(folder, size, fps)
+        if self.avatar is None:
+            raise InputError("there is no head to record yet; open an avatar")
+        return self.recording.start(folder, size, fps, self._moment())
 
-    def offer(self, render: Render) -> None:
+    def offer(self, render: Render, camera: OrbitCamera | None = None) -> None:
         """Give the picture of this moment, and all the sound since the last one, to the take if there is one."""
         if self.is_recording:
-            self.recording.offer(render, self.now(), self.playback.heard)
+            self.recording.offer(render, self.now(), self.playback.heard, self._moment(camera))
 
     def stop_recording(self) -> None:
         """End the take; a message follows once its file is whole."""
         self.recording.stop()
 
+    def _moment(self, camera: OrbitCamera | None = None) -> Moment:
+        """What the face does now, for the take's journal."""
+        assert self.avatar is not None
+        is_speaking = self._driver is not None and self.playback.source is not None
+        run = self._driver.speech_run if self._driver is not None and is_speaking else None
+        return Moment(self._avatar_identity, self.edits, self.prompt, camera, run, is_beginning=is_speaking)
+
     # ---- inside ----------------------------------------------------------------------------------------------------
 
     def _begin_speech(self) -> None:
         """Let the speech thread work from the present moment of the present source, with the present edit throughout."""
+        self.recording.jump()
         self.edits.clear()
         self.edits.add(-1e6, self._edit, ease_seconds=0.0)
         source, sound = self.playback.source, self.sound

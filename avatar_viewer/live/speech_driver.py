@@ -14,7 +14,7 @@ import torch
 
 from ..avatar.speech_motion import SpeechMotion
 from ..config import SAMPLE_RATE
-from ..types import AudioChunk
+from ..types import AudioChunk, AUEdit
 from .handoff import FirstFailure, Latest, MotionTimeline
 from .spool import SpoolFormat, SpoolReader
 
@@ -35,6 +35,17 @@ class SpeechJob:
     generation: int = 0  # of the timeline; set by `begin`
 
 
+@dataclass(frozen=True)
+class SpeechRun:
+    """What moves the face since the speech path last began anew: all that is needed to do it again."""
+
+    motion: SpeechMotion
+    spool: SpoolFormat
+    start_samples: int  # of the source
+    edit_log: list[tuple[int, AUEdit]]  # hop and edit; grows
+    generation: int  # of the timeline
+
+
 class SpeechDriver:
     """`run` belongs to the speech thread, everything else to the main thread."""
 
@@ -42,16 +53,25 @@ class SpeechDriver:
         self.timeline = timeline
         self.now_seconds = 0.0  # the clock, as the main thread last saw it
         self.hop_seconds_spent = 0.0  # what the newest hop took
+        self._run: SpeechRun | None = None
+        self._generation = -1  # of the newest job
         self._failure = failure
         self._jobs: Latest[SpeechJob] = Latest()
         self._wake = threading.Event()
         self._is_leaving = self._is_stopping = False
 
+    @property
+    def speech_run(self) -> SpeechRun | None:
+        """None while the newest job has not begun."""
+        run = self._run
+        return run if run is not None and run.generation == self._generation else None
+
     def begin(self, job: SpeechJob) -> None:
         """Leave what is being done and do this."""
         self.now_seconds = job.from_seconds
         self._is_leaving = False
-        self._jobs.put(replace(job, generation=self.timeline.restart()))
+        self._generation = self.timeline.restart()
+        self._jobs.put(replace(job, generation=self._generation))
         self._wake.set()
 
     def leave(self) -> None:
@@ -78,6 +98,10 @@ class SpeechDriver:
         self._wake.wait(seconds)
         self._wake.clear()
 
+    def _start(self, job: SpeechJob, position: int) -> None:
+        job.motion.reset(position / SAMPLE_RATE)
+        self._run = SpeechRun(job.motion, job.spool, position, job.motion.edit_log, job.generation)
+
     def _follow(self, job: SpeechJob) -> None:
         motion, hop = job.motion, job.motion.stream.hop_samples
         hop_seconds = hop / SAMPLE_RATE
@@ -87,7 +111,7 @@ class SpeechDriver:
             position = int(start / hop_seconds + 1e-6) * hop  # on the grid that an export of this sound has
             if job.spool.ring_frames:
                 position = max(position, -(-reader.oldest // hop) * hop)
-            motion.reset(position / SAMPLE_RATE)
+            self._start(job, position)
             while self._jobs.is_empty and not self._is_leaving and not self._is_stopping:
                 end = self.timeline.end_seconds
                 if end is not None and end - self.now_seconds >= HOPS_AHEAD * hop_seconds:
@@ -97,7 +121,7 @@ class SpeechDriver:
                 available = reader.count - position
                 if job.spool.ring_frames and available > 10 * hop:  # this machine cannot follow: leave sound out, not time
                     position += (available // hop - 2) * hop
-                    motion.reset(position / SAMPLE_RATE)
+                    self._start(job, position)
                     continue
                 if available < hop and not is_complete:
                     self._rest(_POLL_SECONDS)

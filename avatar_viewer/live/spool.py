@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,14 @@ def create_spool(spool: SpoolFormat) -> None:
     Never again after that: a file cut short under a reader's memory map ends the reader's process.
     """
     with open(spool.path, "xb") as file:
-        file.truncate(_HEADER_BYTES)
+        file.write(bytes(_HEADER_BYTES))  # not a hole: writing into the map of one on a full disk ends the process
+
+
+def write_whole(file: FileIO, data: bytes | memoryview) -> None:
+    """Write all of it, or `OSError`: an unbuffered file on a disk that fills up takes a part and says nothing."""
+    rest = memoryview(data)
+    while len(rest):
+        rest = rest[file.write(rest) or 0 :]
 
 
 class SpoolWriter:
@@ -93,7 +101,7 @@ class SpoolWriter:
                 position %= self._format.ring_frames
                 room = min(room, self._format.ring_frames - position)
             self._file.seek(_HEADER_BYTES + position * self._frame_bytes)
-            self._file.write(np.ascontiguousarray(samples[written : written + room]).data)
+            write_whole(self._file, np.ascontiguousarray(samples[written : written + room]).data.cast("B"))
             written += room
         self._count[0] += len(samples)
 
@@ -129,8 +137,10 @@ class SpoolReader:
             offset = position % ring if ring else position
             length = min(end - position, ring - offset) if ring else end - position
             self._file.seek(_HEADER_BYTES + offset * self._frame_bytes)
-            block = np.frombuffer(self._file.read(length * self._frame_bytes), dtype=self.format.dtype)
-            result[position - start : position - start + length] = block.reshape(-1, self.format.channels)
+            data = self._file.read(length * self._frame_bytes)
+            got = len(data) // self._frame_bytes  # fewer than `length` only where a power cut took the file's end
+            block = np.frombuffer(data, dtype=self.format.dtype, count=got * self.format.channels)
+            result[position - start : position - start + got] = block.reshape(-1, self.format.channels)
             position += length
         return result
 

@@ -12,9 +12,11 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from interrupted_take import interrupt_take
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.window
+RESIZES = int(os.environ.get("AVATAR_VIEWER_RESIZES", "20"))  # 200 once in a while
 TIMEOUT = 90.0  # generous: CI machines are slow, and shared
 
 
@@ -227,4 +229,37 @@ def test_a_broken_avatar_is_a_message_and_the_window_stays(open_window, tmp_path
     window = open_window(avatar=broken, ready=lambda state: "rig.safetensors" in state["message"] and not state["loading"])
     assert "denoiser.safetensors" in window.state["message"]
     window.settle()
+    assert window.close() == 0, window.log()
+
+
+def test_a_window_that_changes_its_size_and_hides_leaves_the_take_alone(open_window, voice):
+    window = open_window("--audio", voice)
+    window.wait(lambda state: state["playing"], "playing")
+    window.move(*window.place("stage"))
+    window.key("r")
+    window.wait(lambda state: state["recording"] and state["recorded"] >= 10, "recording")
+    random = np.random.default_rng(0)
+    for turn in range(RESIZES):
+        window.xdotool("windowsize", window.id, int(random.integers(200, 1300)), int(random.integers(150, 850)))
+        if turn % 5 == 4:
+            window.xdotool("windowunmap", window.id)
+            window.xdotool("windowmap", window.id)
+    window.settle()
+    assert window.close() == 0, window.log()
+    (take,) = (window.folder / "takes").glob("*.mp4")
+    with av.open(str(take)) as container:
+        sizes = {(frame.width, frame.height) for frame in container.decode(video=0)}
+        length = float(container.streams.video[0].duration * container.streams.video[0].time_base)
+    assert sizes == {(256, 256)} and length >= 1.0
+
+
+def test_an_interrupted_take_is_offered_and_recovered(open_window, tmp_path):
+    (tmp_path / "takes").mkdir()
+    folder = interrupt_take(tmp_path / "takes", "lost.mp4")
+    window = open_window(ready=lambda state: state["interrupted"] == 1 and state["avatar"] is not None)
+    window.settle()
+    assert folder.path.exists(), "looking changes nothing"
+    window.click(*window.place("recover_all"))
+    window.wait(lambda state: state["interrupted"] == 0 and "Recovered" in state["message"], "the recovery")
+    assert sorted(path.name for path in (tmp_path / "takes").iterdir()) == ["lost.mp4", "lost.take"]
     assert window.close() == 0, window.log()

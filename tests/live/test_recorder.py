@@ -14,7 +14,8 @@ import torch
 
 from avatar_viewer.errors import InputError
 from avatar_viewer.live.decoding import PLAYBACK_RATE
-from avatar_viewer.live.recorder import Recorder, RecorderError, free_take_path, is_playable
+from avatar_viewer.live.recorder import Recorder, RecorderError, is_playable
+from avatar_viewer.live.take_folder import PICTURE, TakeFolder, free_take_path
 
 PER_FRAME = PLAYBACK_RATE // 25
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -174,7 +175,7 @@ if __name__ == "__main__":
             process.kill()
             break
     process.wait(10)
-    partial = tmp_path / "a.partial.mp4"
+    partial = TakeFolder(tmp_path / "a.mp4") / PICTURE
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and not is_playable(partial):
         time.sleep(0.1)
