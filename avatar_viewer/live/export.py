@@ -381,9 +381,10 @@ class _FolderSink:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        if path.exists() and (not path.is_dir() or any(not _is_frame_name(entry.name) for entry in path.iterdir())):
-            raise InputError(f"{path}: exists and holds other things; give a new or empty folder")
         self._partial = path.with_name(path.name + ".partial")
+        for folder in (path, self._partial):
+            if folder.exists() and (not folder.is_dir() or any(not _is_frame_name(entry.name) for entry in folder.iterdir())):
+                raise InputError(f"{folder}: exists and holds other things; give a new or empty folder")
         try:
             shutil.rmtree(self._partial, ignore_errors=True)
             self._partial.mkdir()

@@ -23,7 +23,9 @@ TIMEOUT = 90.0  # generous: CI machines are slow, and shared
 class Window:
     """The viewer as a process of its own, with empty folders."""
 
-    def __init__(self, folder, screen, avatar, *arguments, environment=None, ready=lambda state: state["avatar"] is not None):
+    def __init__(
+        self, folder, screen, avatar, *arguments, environment=None, ready=lambda state: state["avatar"] is not None, program=ROOT / "run_viewer.py"
+    ):  # fmt: skip
         self.folder, self._screen = folder, screen
         self._trace = folder / "trace.jsonl"
         self._log = open(folder / "log.txt", "w")
@@ -31,7 +33,7 @@ class Window:
             **os.environ, "DISPLAY": screen, "LIBGL_ALWAYS_SOFTWARE": "1", "PYTHONPATH": str(ROOT), "PULSE_SERVER": "unix:/nowhere",
             **(environment or {}),
         }  # fmt: skip
-        command = [sys.executable, "-X", "faulthandler", str(ROOT / "run_viewer.py"), "--avatar", avatar, "--trace", self._trace, *arguments]
+        command = [sys.executable, "-X", "faulthandler", str(program), "--avatar", avatar, "--trace", self._trace, *arguments]
         self.process = subprocess.Popen([str(part) for part in command], cwd=folder, env=self._environment, stdout=self._log, stderr=self._log)
         self.wait(ready, "the window being ready")
         self.id = self.xdotool("search", "--onlyvisible", "--name", "Avatar viewer").split()[0]
@@ -262,4 +264,49 @@ def test_an_interrupted_take_is_offered_and_recovered(open_window, tmp_path):
     window.click(*window.place("recover_all"))
     window.wait(lambda state: state["interrupted"] == 0 and "Recovered" in state["message"], "the recovery")
     assert sorted(path.name for path in (tmp_path / "takes").iterdir()) == ["lost.mp4", "lost.take"]
+    assert window.close() == 0, window.log()
+
+
+FAILING_RASTERISER = """
+import sys
+import run_viewer
+from avatar_viewer.gui import app
+if __name__ == "__main__":
+    real, count = app.rasterize, 0
+    def failing(*arguments):
+        global count
+        count += 1
+        if 5 <= count < 25:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return real(*arguments)
+    app.rasterize = failing
+    sys.exit(run_viewer.main())
+"""
+
+
+def test_a_rasteriser_that_fails_costs_pictures_and_nothing_else(open_window, voice, tmp_path):
+    (tmp_path / "failing.py").write_text(FAILING_RASTERISER)
+    window = open_window("--audio", voice, program=tmp_path / "failing.py")
+    window.wait(lambda state: "could not be drawn" in state["message"], "the message")
+    count = window.state["pictures"]
+    window.wait(lambda state: state["pictures"] > count + 30 and state["playing"], "drawing again")
+    assert window.close() == 0, window.log()
+    assert "Traceback" not in window.log()
+
+
+def test_a_folder_of_odd_names_is_listed_and_an_odd_file_played(open_window, voice):
+    folder = voice.parent
+    odd = [b"caf\xe9 \xff.wav", "\u202egnp.wav".encode(), "👩‍👩‍👧 ünï.wav".encode(), b"two\nlines.wav", b"%s%n{}.wav", b"x" * 250 + b".wav", b"-rf.wav"]
+    odd += [bytes([number % 255 + 1 if number % 255 + 1 != 47 else 95]) + f"{number}.wav".encode() for number in range(190)]
+    for name in odd:
+        (folder / os.fsdecode(name)).touch()
+    played = folder / os.fsdecode(b"\xff played \xc3.wav")
+    shutil.copy(voice, played)
+    window = open_window("--audio", played)
+    window.wait(lambda state: state["playing"] and state["now"] > 0.1 and "played" in state["sound"], "playing")
+    window.move(*window.place("stage"))
+    window.key("o")
+    window.settle()
+    window.key("Escape")
+    window.settle()
     assert window.close() == 0, window.log()

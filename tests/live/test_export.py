@@ -112,12 +112,13 @@ def test_what_cannot_be_written_is_said_and_nothing_is_left(tiny_avatar, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_with_other_things_is_not_touched(tiny_avatar, tmp_path):
-    (tmp_path / "precious").mkdir()
-    (tmp_path / "precious" / "notes.txt").write_text("keep")
+@pytest.mark.parametrize("folder", ["precious", "precious.partial"])
+def test_a_folder_with_other_things_is_not_touched(tiny_avatar, tmp_path, folder):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "notes.txt").write_text("keep")
     with pytest.raises(InputError, match="holds other things"):
         export_clip(tiny_avatar, voice(0.2), tmp_path / "precious", size=SIZE, show_progress=False)
-    assert (tmp_path / "precious" / "notes.txt").read_text() == "keep"
+    assert (tmp_path / folder / "notes.txt").read_text() == "keep"
 
 
 def test_a_failure_on_the_way_leaves_nothing(tiny_avatar, tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ if __name__ == "__main__":
     sound = (9000 * np.sin(np.arange(1920) / 20)).astype(np.int16)[:, None].repeat(2, 1)
     began, index = None, 0
     while True:
-        if began is None and recorder.codec:
+        if began is None and recorder.frames_written > max(10, index - 10):  # it has started, and caught up
             print(recorder._process.pid, flush=True)
             began = time.monotonic()
         recorder.hear(sound)
