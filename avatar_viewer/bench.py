@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from .bench_live import bench_live
 from .bench_render import bench_render
 from .bench_speech import bench_motion, bench_speech
 from .errors import InputError
 
-BENCHMARKS: dict[str, Callable[..., dict]] = {"render": bench_render, "speech": bench_speech, "motion": bench_motion}
+BENCHMARKS: dict[str, Callable[..., dict]] = {"render": bench_render, "speech": bench_speech, "motion": bench_motion, "live": bench_live}
 
 
 def run(names: list[str], as_json: bool, avatar_folder: str | Path | None) -> int:

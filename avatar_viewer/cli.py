@@ -112,7 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
 
     bench = commands.add_parser("bench", help="measure speed on this machine")
-    bench.add_argument("what", nargs="*", default=["render"], metavar="WHAT", help="render, speech, motion (default render)")
+    bench.add_argument("what", nargs="*", default=["render"], metavar="WHAT", help="render, speech, motion, live (default render)")
     bench.add_argument("--json", action="store_true")
     _add_avatar(bench)
     bench.set_defaults(run=_bench)

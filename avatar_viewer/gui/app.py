@@ -53,6 +53,8 @@ _EASE_SECONDS = 0.4  # after an edit the face still moves for so long
 _CPU_FPS, _GPU_FPS = 40.0, 60.0  # two cores also have speech to hear and a window to draw
 _RESTING_FPS = ((2.0, 30.0), (10.0, 12.0), (1e9, 5.0))  # (seconds since the last input, frames a second)
 _IDLE_SECONDS, _IDLE_FPS = 2.0, 2.0  # instead, where mouse and keys can be sensed without drawing
+_HURRY_SECONDS, _HURRY_FPS = 0.15, 60.0  # after a touch: what it changes is seen two frames later, so these come soon
+_SHARP_SECONDS = 0.5  # a face that stands still so long is drawn at full size, whatever is being shed
 _SENSE_SECONDS, _AWAKE_SECONDS = 0.03, 0.3
 _TYPING_FPS = 12.0  # for the cursor
 _LOADING_FPS = 12.0  # what is being loaded needs the cores
@@ -88,7 +90,8 @@ class App:
         self._render: Render | None = None
         self._must_draw = True
         self._moving_until = 0.0
-        self._last_input = time.monotonic()
+        self._last_input = self._last_motion = time.monotonic()
+        self._hurry_until = 0.0
         self._awake_until = 0.0  # time.monotonic() up to which input that was sensed is waited for
         self._last_mouse: tuple = ()
         self._last_key: tuple[str, float] = ("", 0.0)
@@ -179,10 +182,12 @@ class App:
             self._edit_given = edit
             self.session.set_edit(edit)
             self._moving_until = time.monotonic() + _EASE_SECONDS
+            self._hurry_until = time.monotonic() + _HURRY_SECONDS
         self._stages.lap("panels")
         has_picture = self._draw_picture()
         self._stages.start()
-        gate.draw_frame()
+        if gate.draw_frame():
+            self._hurry_until = time.monotonic() + _HURRY_SECONDS
         self._stages.lap("window")
         if has_picture and not (self.session.is_loading or self.session.is_opening):
             self._pace(time.monotonic() - began)
@@ -201,8 +206,12 @@ class App:
             self._must_draw = True
             self._avatar_panel.show_avatar(session.avatar)
             session.set_steps_share(self._pacing.quality.steps_share)
-        self._viewport.set_size(self._record.size or self._pacing.size(self._quality))
-        is_moving = session.clock.is_playing or time.monotonic() < self._moving_until
+        now = time.monotonic()
+        is_moving = session.clock.is_playing or now < self._moving_until
+        if is_moving or self._viewport.is_moving:
+            self._last_motion = now
+        is_still = now - self._last_motion > _SHARP_SECONDS
+        self._viewport.set_size(self._record.size or (self._quality if is_still else self._pacing.size(self._quality)))
         must_draw = self._must_draw or self._render is None or self._render.color.shape[:2] != self._viewport.size[::-1]
         if is_drawn := must_draw or (is_moving and self._pacing.is_picture_due()):
             self._must_draw = False
@@ -261,6 +270,8 @@ class App:
         fps = self._pacing.limit_fps(_CPU_FPS if self._backend == "cpu" else _GPU_FPS)
         if session.is_loading or session.is_opening:
             fps = _LOADING_FPS
+        elif now < self._hurry_until:
+            fps = self._pacing.limit_fps(_HURRY_FPS)
         elif not is_busy and not self._viewport.is_moving:
             untouched = now - self._last_input
             if untouched > _IDLE_SECONDS and now > self._awake_until and self._sense.is_able:
@@ -275,7 +286,8 @@ class App:
         while (left := until - time.monotonic()) > 0.0:
             time.sleep(min(left, _SENSE_SECONDS))
             if self._sense.has_changed(*rectangle):
-                self._awake_until = time.monotonic() + _AWAKE_SECONDS
+                now = time.monotonic()
+                self._awake_until, self._hurry_until = now + _AWAKE_SECONDS, now + _HURRY_SECONDS
                 return
 
     # ---- panels ----------------------------------------------------------------------------------------------------
@@ -293,6 +305,8 @@ class App:
         mouse = (gate.mouse_position(), *(gate.is_button_down(name) for name in gate.BUTTONS))
         if mouse != self._last_mouse:
             self._last_mouse, self._last_input = mouse, time.monotonic()
+            if any(mouse[1:]):
+                self._hurry_until = time.monotonic() + _HURRY_SECONDS
         if self._viewport.update():
             self._must_draw = True
         self._transport.update()
@@ -456,6 +470,7 @@ class App:
             cpu_seconds=round(time.process_time(), 2), fps=round(self._rate.fps, 1), p95_ms=round(self._rate.p95_ms, 1),
             pictures=self._pictures, shed=self._pacing.badge,
             stages_ms={name: round(ms, 1) for name, ms in self._stages.ms.items()}, hop_ms=round(1000 * session.hop_seconds_spent),
+            hops_a_second=round(1000 / session.stream.hop_ms, 2), underflows=session.playback.output.underflows,
             avatar=session.avatar.name if session.avatar else None, loading=session.is_loading, backend=self._backend,
             camera=[round(v, 4) for v in self.camera.camera(64, 64).viewmat.flatten().tolist()], now=round(session.now(), 3),
             playing=session.is_playing, length=round(session.seconds, 3), sound=session.sound.name if session.sound else None,

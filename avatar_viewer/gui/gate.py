@@ -110,14 +110,15 @@ def is_open() -> bool:
     return dpg.is_dearpygui_running()
 
 
-def draw_frame() -> None:
-    """Draw one frame, then run the callbacks it brought about."""
+def draw_frame() -> bool:
+    """Draw one frame, then run the callbacks it brought about; True where there were some."""
     _held_before.clear()
     _held_before.update(name for name in MODIFIERS if _is_held(name))
     dpg.render_dearpygui_frame()
     jobs = dpg.get_callback_queue()
     if jobs:
         dpg.run_callbacks(jobs)
+    return bool(jobs)
 
 
 def window_size() -> tuple[int, int]:

@@ -100,6 +100,11 @@ class Output:
         """The device that is heard; empty while none is, or none is known."""
         return self._route or (self._player.device_name if self._player else "")
 
+    @property
+    def underflows(self) -> int:
+        """Gaps in the sound that the device has told of."""
+        return self._player.underflows if self._player else 0
+
     def choose(self, device: str | None) -> None:
         """Play through this device from now on; the sound goes on where it is."""
         if not self._is_wanted:

@@ -18,7 +18,7 @@ from ..avatar.animation import Animator
 from ..avatar.edit_track import EditTrack
 from ..avatar.manifest import identify
 from ..avatar.speech_motion import SpeechMotion
-from ..config import DEFAULT_STREAM
+from ..config import DEFAULT_STREAM, StreamContext
 from ..errors import InputError
 from ..types import AUEdit, MotionFrame
 from .clock import Clock
@@ -349,6 +349,11 @@ class Session:
         if self._motion is not None:
             rows = self._motion.avatar.denoiser.config.rows
             self._motion.steps = None if share >= 1.0 else max(1, round(share * rows))
+
+    @property
+    def stream(self) -> StreamContext:
+        """How far the speech path sees at present."""
+        return self._motion.stream if self._motion else DEFAULT_STREAM
 
     @property
     def hop_seconds_spent(self) -> float:
