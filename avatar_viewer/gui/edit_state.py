@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..action_units import ACTION_UNITS, AU_NAMES, MAX_INTENSITY, NUM_AUS
+from ..action_units import ACTION_UNITS, AU_NAMES, MAX_INTENSITY, MAX_OVER_RANGE, NUM_AUS
 from ..avatar.modulation import MAX_ENHANCE, MAX_STRENGTH
 from ..avatar.prompt_edit import prompt_edit
 from ..types import AUEdit
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 HISTORY_LENGTH = 20
 PROMPT_LIMIT = 512  # characters
+MAX_GAIN = 3.0
 DEFAULT_SUPPRESS = AUEdit().suppress
 
 
@@ -41,7 +42,16 @@ class EditState:
 
     def reset_sliders(self) -> None:
         self.offsets = [0.0] * NUM_AUS
+        self.gains = [1.0] * NUM_AUS
         self.mutes = [False] * NUM_AUS
+        self.solos = [False] * NUM_AUS
+        self.is_over_range = False
+        self._edit = None
+
+    def reset_slider(self, index: int) -> None:
+        """One action unit as it was before anything was set."""
+        self.offsets[index], self.gains[index] = 0.0, 1.0
+        self.mutes[index] = self.solos[index] = False
         self._edit = None
 
     def set_prompt(self, text: str) -> bool:
@@ -80,6 +90,26 @@ class EditState:
         self.offsets[index] = min(max(value, -MAX_INTENSITY), MAX_INTENSITY)
         self._edit = None
 
+    def set_gain(self, index: int, value: float) -> None:
+        self.gains[index] = min(max(value, 0.0), MAX_GAIN)
+        self._edit = None
+
+    def set_solo(self, index: int, is_solo: bool) -> None:
+        """While any action unit is solo, all others are mute."""
+        self.solos[index] = is_solo
+        self._edit = None
+
+    def set_over_range(self, is_over_range: bool) -> None:
+        """Intensities up to 7 instead of 5."""
+        self.is_over_range = is_over_range
+        self._edit = None
+
+    @property
+    def silenced(self) -> list[bool]:
+        """What stays at 0: muted, or not among those that are solo."""
+        has_solo = any(self.solos)
+        return [is_muted or (has_solo and not is_solo) for is_muted, is_solo in zip(self.mutes, self.solos)]
+
     def set_mute(self, index: int, is_muted: bool) -> None:
         self.mutes[index] = is_muted
         self._edit = None
@@ -88,7 +118,8 @@ class EditState:
     def edit(self) -> AUEdit:
         if self._edit is None:
             sliders = AUEdit(
-                offset=torch.tensor(self.offsets), mute=torch.tensor([float(m) for m in self.mutes]),
+                offset=torch.tensor(self.offsets), mute=torch.tensor([float(m) for m in self.silenced]), gain=torch.tensor(self.gains),
+                limit=MAX_OVER_RANGE if self.is_over_range else MAX_INTENSITY,
                 enhance=self.enhance, suppress=self.suppress, strength=self.strength, mode=self.mode,
             )  # fmt: skip
             self._edit = sliders

@@ -62,6 +62,9 @@ def format_readings(prompts: Sequence[str], read: Callable[[str], PromptReading]
                 lines.append(
                     f"  {AU_NAMES[n]}  {float(reading.intensity[n]):.1f}  {bar:20s}  p {float(reading.probability[n]):.2f}"
                 )
+        others = [f"{AU_NAMES[n][2:]} {float(reading.probability[n]):.2f}" for n in range(NUM_AUS) if not reading.active[n]]
+        if bool(reading.active.any()):
+            lines.append(f"  not asked for, p: {', '.join(others)}")
         if reading.note:
             lines.append(f"  ({reading.note})")
         if reading.ignored:

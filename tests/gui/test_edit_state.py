@@ -44,6 +44,27 @@ def test_prompt_and_sliders_meet_in_one_edit():
     assert not state.edit.active.any() and state.edit.mute.any()
 
 
+def test_a_solo_mutes_all_others_and_a_mute_wins_over_it():
+    state = EditState()
+    state.set_solo(au_index("AU12"), True)
+    assert state.edit.mute.sum() == 16 and state.edit.mute[au_index("AU12")] == 0
+    state.set_mute(au_index("AU12"), True)
+    assert state.edit.mute.sum() == 17
+    state.reset_slider(au_index("AU12"))
+    assert not state.edit.mute.any()
+
+
+def test_gains_and_the_range_reach_the_edit_and_are_bounded():
+    state = EditState()
+    assert state.edit.gain.eq(1).all() and state.edit.limit == 5.0
+    state.set_gain(4, 2.5)
+    state.set_gain(5, -3.0)
+    state.set_over_range(True)
+    assert state.edit.gain[4] == 2.5 and state.edit.gain[5] == 0.0 and state.edit.limit == 7.0
+    state.reset_sliders()
+    assert state.edit.gain.eq(1).all() and state.edit.limit == 5.0
+
+
 def test_history_has_no_doubles_and_ends():
     state = EditState()
     for number in range(30):

@@ -113,6 +113,12 @@ def test_memory_does_not_grow_without_end(text):
     assert len(text._readings) <= 256
 
 
+def test_people_see_all_17_values(text):
+    lines = format_readings(["one"], text.read).splitlines()
+    assert lines[0] == "one" and "AU12" in lines[1]
+    assert all(f"{name[2:]} 0." in lines[2] for name in AU_NAMES if name != "AU12")
+
+
 def test_json_names_all_17_action_units(text):
     lines = format_readings(["one", "two"], text.read, as_json=True).splitlines()
     assert len(lines) == 2
