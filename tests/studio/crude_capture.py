@@ -9,7 +9,7 @@ import numpy as np
 from studio.crude_rig import build_crude_rig
 
 from avatar_viewer.config import SAMPLE_RATE
-from avatar_viewer.studio.blendshapes import RIG_CHANNELS
+from avatar_viewer.studio.blendshapes import RIG_CHANNELS, BlendshapeRig
 from avatar_viewer.studio.capture import write_capture
 from avatar_viewer.studio.performance import Performance
 from avatar_viewer.studio.poses import coefficients
@@ -26,7 +26,8 @@ def _take(name: str, split: str, pictured: tuple[int, ...]) -> Take:
     return Take(name, Performance(25.0, values, RIG_CHANNELS, phones, sound, "flite:slt", "Ah."), split, pictured)
 
 
-def write_crude_capture(out: Path, seed: int = 0) -> None:
-    """Write it to `out`, or go on where an earlier run was."""
+def write_crude_capture(out: Path, seed: int = 0, rig: BlendshapeRig | None = None) -> None:
+    """Write it to `out`, of the crude head or of `rig`, or go on where an earlier run was."""
     takes = [_take("train_000", "train", (2, 8)), _take("test_000", "test", ())]
-    write_capture(build_crude_rig(), out, takes, scale=TINY, seed=seed, rig_source="crude", held_out_voices=("espeak:x",))
+    rig = rig or build_crude_rig()
+    write_capture(rig, out, takes, scale=TINY, seed=seed, rig_source=rig.name, held_out_voices=("espeak:x",))
