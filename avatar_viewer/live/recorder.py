@@ -24,7 +24,7 @@ from .spool import SpoolFormat, SpoolWriter
 from .take_folder import HEARD, LOG, PACKED, PICTURE, TakeFolder, free_take_path
 
 _SLOTS_BYTES, _MIN_SLOTS, _MAX_SLOTS = 24 << 20, 4, 24  # live, a second of small pictures waits while the encoder starts
-_START_SECONDS = 20.0  # for a process to come up on a busy machine
+_START_SECONDS = 60.0  # for a process to come up on a machine that does much else; sound and log wait for it in safety
 _HANG_SECONDS = {True: 20.0, False: 5.0}  # without an answer; an export may wait, a live take is better closed and continued
 
 

@@ -1,6 +1,7 @@
 """Every kind of sound file becomes the same two spools, or one clear line."""
 
 import io
+import struct
 
 import av
 import numpy as np
@@ -124,3 +125,55 @@ def test_names_that_are_not_utf8_or_look_like_protocols_are_opened(tmp_path):
         soundfile.write(io_path := str(tmp_path / "plain.wav"), tone(16_000, 0.5), 16_000)
         os.rename(io_path, path)
         assert len(read_sound(path)) == 8000
+
+
+def wav_bytes(channels=1, rate=16_000, seconds=0.5, stated_bytes=None):
+    """A 16-bit wav, by hand: its header can say anything."""
+    data = (tone(16_000, seconds) * 32767).astype("<i2").tobytes()
+    size = len(data) if stated_bytes is None else stated_bytes
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, rate, (rate * channels * 2) % 2**32, (channels * 2) % 2**16, 16)
+    return struct.pack("<4sI4s", b"RIFF", 0xFFFFFFFF, b"WAVE") + form + struct.pack("<4sI", b"data", size) + data
+
+
+@pytest.mark.parametrize(
+    "header", [{"channels": 0}, {"rate": 0}, {"rate": 4_000_000_000}, {"channels": 65_535}], ids=lambda header: " ".join(map(str, header.items()))
+)
+def test_headers_that_cannot_be_true_are_refused(tmp_path, header):
+    (tmp_path / "odd.wav").write_bytes(wav_bytes(**header))
+    refuse(tmp_path / "odd.wav")
+
+
+def test_a_length_that_lies_is_not_believed(tmp_path):
+    (tmp_path / "long.wav").write_bytes(wav_bytes(stated_bytes=0xFFFFFFF0))
+    assert len(read_sound(tmp_path / "long.wav")) == 8000
+    (tmp_path / "cut.wav").write_bytes(wav_bytes(seconds=2.0)[:20_000])
+    assert len(read_sound(tmp_path / "cut.wav")) == pytest.approx(10_000, abs=30)
+
+
+def test_the_sound_of_a_video_is_sound(tmp_path):
+    path = tmp_path / "film.mp4"
+    with av.open(str(path), "w") as container:
+        video, audio = container.add_stream("libx264", rate=25), container.add_stream("aac", rate=44_100, layout="mono")
+        video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
+        for _ in range(25):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        frame = av.AudioFrame.from_ndarray(tone(44_100, 1.0)[None], format="fltp", layout="mono")
+        frame.sample_rate = 44_100
+        for stream, piece in ((video, None), (audio, frame), (audio, None)):
+            container.mux(stream.encode(piece))
+    assert frequency(read_sound(path)) == pytest.approx(440, abs=3)
+
+
+def test_any_bytes_in_place_of_a_header_end_in_sound_or_one_line(tmp_path):
+    """Headers with bytes changed at random; one decoder after another, so only a few here."""
+    whole, generator = wav_bytes(), np.random.default_rng(0)
+    for number in range(6):
+        data = bytearray(whole)
+        for place in generator.integers(44, size=4):
+            data[place] = int(generator.integers(256))
+        path = tmp_path / f"mutant{number}.wav"
+        path.write_bytes(data)
+        try:
+            assert np.isfinite(read_sound(path)).all()
+        except InputError as error:
+            assert "\n" not in str(error) and path.name in str(error)
