@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from avatar_viewer.action_units import au_index
+from avatar_viewer.cli import main
 from avatar_viewer.errors import InputError
 from avatar_viewer.live import recording
 from avatar_viewer.live.clock import SteppedClock
@@ -123,6 +124,18 @@ def test_size_rate_and_camera_of_a_take_are_free(stage, tiny_avatar, tmp_path):
     take = stage.finish()
     again = pictures(tiny_avatar, take, tmp_path / "large", size=(128, 96), fps=50, camera=OrbitCamera(40.0))
     assert len(again) == 20 and again[0].shape == (96, 128, 3)
+
+
+def test_the_command_renders_a_take_at_its_own_size_or_another(stage, tiny_avatar_folder, tmp_path, capsys):
+    stage.session.start_recording(tmp_path, SIZE, 25)
+    stage.draw(5)
+    command = ["render", "--take", str(stage.finish()), "--avatar", str(tiny_avatar_folder)]
+    assert main([*command, "--out", f"{tmp_path}/own/"]) == 0
+    assert main([*command, "--out", f"{tmp_path}/other/", "--size", "32x32", "--fps", "50", "--yaw", "30"]) == 0
+    shapes = [[Image.open(path).size for path in (tmp_path / name).iterdir()] for name in ("own", "other")]
+    assert shapes == [[SIZE] * 5, [(32, 32)] * 10]
+    assert main([*command, "--out", f"{tmp_path}/none/", "--prompt", "a smile"]) == 2
+    assert "says itself" in capsys.readouterr().err and not (tmp_path / "none").exists()
 
 
 def test_a_take_file_is_an_ordinary_zip_of_ordinary_files(stage, tmp_path):
