@@ -104,13 +104,14 @@ def _sound() -> Finding:
 
 
 def _encoders() -> Finding:
-    from .live.encoding import available_encoders
+    from .live.encoding import available_encoders, has_nvenc
 
     found = available_encoders()
     missing = {"libx264", "aac"} - set(found)
     if missing:
         return Finding("mp4", "broken", f"PyAV lacks {', '.join(sorted(missing))}", "pip install --force-reinstall av")
-    return Finding("mp4", "ok", f"PyAV {metadata.version('av')}: {', '.join(found)}")
+    live = "h264_nvenc on the graphics card" if has_nvenc(512, 512) else "libx264"
+    return Finding("mp4", "ok", f"PyAV {metadata.version('av')}: {', '.join(found)}; recordings by {live}")
 
 
 def _synthesisers() -> Finding:

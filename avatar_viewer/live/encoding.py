@@ -229,11 +229,11 @@ def has_nvenc(width: int, height: int) -> bool:
 
 
 def available_encoders() -> tuple[str, ...]:
-    """Those of the encoders that a recording may use that this machine's FFmpeg has."""
+    """Those of the encoders that a recording needs that this machine's FFmpeg has."""
     import av
 
     found = []
-    for name in ("libx264", "h264_nvenc", "aac"):
+    for name in ("libx264", "aac"):
         try:
             av.codec.Codec(name, "w")
         except av.codec.codec.UnknownCodecError:

@@ -158,11 +158,14 @@ class Recorder:
         """
         self._stop_process()
         plays = is_playable(self.folder / PICTURE)
-        if plays:
-            self._publish(PICTURE, self.path.suffix)
-        if (self.folder / PACKED).exists() or not (self.folder / LOG).exists():
-            self._publish_take()
-            self.folder.remove()
+        try:
+            if plays:
+                self._publish(PICTURE, self.path.suffix)
+            if (self.folder / PACKED).exists() or not (self.folder / LOG).exists():
+                self._publish_take()
+                self.folder.remove()
+        except OSError:  # the disk is gone, or not ours to write any more: it stays where it is
+            plays = False
         self.folder.release()
         return self.path if plays else None
 
@@ -190,8 +193,11 @@ class Recorder:
             (self.trouble,) = values
             self._process.join(timeout=_HANG_SECONDS[self._waits])
             self._close()
-            self._publish(PICTURE, self.path.suffix)
-            self._publish_take()
+            try:
+                self._publish(PICTURE, self.path.suffix)
+                self._publish_take()
+            except OSError as error:
+                raise RecorderError(f"{self.folder / PICTURE} is whole, but cannot be renamed to {self.path}: {error.strerror}") from None
             if self.trouble:
                 self.folder.release()
             else:

@@ -183,3 +183,18 @@ if __name__ == "__main__":
     with av.open(str(partial)) as container:
         frames = sum(1 for _ in container.decode(video=0))
     assert frames >= last - 25, "more than a second is lost"
+
+
+def test_a_take_that_cannot_get_its_name_stays_where_it_is(tmp_path, monkeypatch):
+    recorder = Recorder(tmp_path / "a.mp4", (96, 64), 25, waits=True)
+    recorder.hear(beep(0))
+    recorder.offer(picture(0.5), 0)
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(RecorderError, match=r"picture.mp4 is whole.*Permission denied"):
+        recorder.finish(1)
+    assert recorder.keep_what_plays() is None
+    assert is_playable(TakeFolder(tmp_path / "a.mp4") / PICTURE)
