@@ -20,7 +20,7 @@ class DelaySetting:
 DELAY_SETTINGS = (
     DelaySetting("safest", None, 0.25),
     DelaySetting("balanced", None, 0.12),
-    DelaySetting("fastest", LOW_DELAY_STREAM, 0.06),
+    DelaySetting("fastest", LOW_DELAY_STREAM, 0.08),
 )
 DEFAULT_DELAY = DELAY_SETTINGS[1]
 

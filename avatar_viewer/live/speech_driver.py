@@ -20,7 +20,7 @@ from .spool import SpoolFormat, SpoolReader
 
 HOPS_AHEAD = 2
 PRE_ROLL_SECONDS = 1.0
-_POLL_SECONDS = 0.02
+_POLL_SECONDS = 0.01  # between looks for new sound
 _AHEAD_SECONDS = 0.05  # between looks at the clock while there is motion enough
 
 
@@ -111,6 +111,8 @@ class SpeechDriver:
             position = int(start / hop_seconds + 1e-6) * hop  # on the grid that an export of this sound has
             if job.spool.ring_frames:
                 position = max(position, -(-reader.oldest // hop) * hop)
+            # Pieces end where a hop's look-ahead does: a hop is worked out as soon as it can be, not at the end of the next one.
+            first = piece = hop + motion.stream.lookahead_samples
             self._start(job, position)
             while self._jobs.is_empty and not self._is_leaving and not self._is_stopping:
                 end = self.timeline.end_seconds
@@ -120,13 +122,14 @@ class SpeechDriver:
                 is_complete = job.is_complete()
                 available = reader.count - position
                 if job.spool.ring_frames and available > 10 * hop:  # this machine cannot follow: leave sound out, not time
-                    position += (available // hop - 2) * hop
+                    position = (reader.count // hop - 2) * hop
                     self._start(job, position)
+                    piece = first
                     continue
-                if available < hop and not is_complete:
+                if available < piece and not is_complete:
                     self._rest(_POLL_SECONDS)
                     continue
-                count = min(hop, available)
+                count, piece = min(piece, available), hop
                 began = time.perf_counter()
                 windows = motion.feed(AudioChunk(torch.from_numpy(reader.read(position, count)[:, 0]), position / SAMPLE_RATE))
                 position += count
