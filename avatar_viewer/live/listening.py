@@ -32,8 +32,10 @@ class Listening:
         defer: Callable[[Callable[[], None]], None],  # has something done that may take a moment
         on_change: Callable[[], None],  # the sound is another one from now on, or silence
         open_microphone: Callable[..., Microphone] = Microphone,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._say, self._defer, self._on_change, self._open_microphone = say, defer, on_change, open_microphone
+        self._monotonic = monotonic
         self.device = device
         self.delay_seconds = delay_seconds
         self.is_playing = True
@@ -43,8 +45,8 @@ class Listening:
         self.route = ""  # the device that is really heard, where that is known
         self._settings = settings
         self._was_ready = False
-        self._heard_at = time.monotonic()  # anything at all
-        self._lost_at = (0.0, 0.0)  # the clock, and time.monotonic(), when sound stopped
+        self._heard_at = self._monotonic()  # anything at all
+        self._lost_at = (0.0, 0.0)  # the clock, and the monotonic one, when sound stopped
         self._is_trying = False  # to get a lost one back
         self._retry_at = 0.0
         self._wait_seconds = _FIRST_WAIT_SECONDS
@@ -100,7 +102,7 @@ class Listening:
             return "arming..."
         if self._microphone.is_quiet:
             return "no sound arrives"
-        if time.monotonic() - self._heard_at > _SILENT_SECONDS:
+        if self._monotonic() - self._heard_at > _SILENT_SECONDS:
             return "no signal: muted?"
         return ""
 
@@ -121,7 +123,7 @@ class Listening:
     def now(self) -> float:
         if self.is_lost:
             seconds, monotonic = self._lost_at
-            return seconds + time.monotonic() - monotonic
+            return seconds + self._monotonic() - monotonic
         return self._microphone.now()
 
     def play(self) -> None:
@@ -143,7 +145,7 @@ class Listening:
         if self.is_lost and not self._is_trying:
             is_there = self.name in found.inputs
             is_gone = bool(found.devices) and not is_there
-            if is_gone or not (time.monotonic() >= self._retry_at or (is_there and is_new)):
+            if is_gone or not (self._monotonic() >= self._retry_at or (is_there and is_new)):
                 return
             self._is_trying = True
             self._open(self.name)
@@ -155,7 +157,7 @@ class Listening:
             if self.is_lost or not self._was_ready:
                 self._begin()
             if microphone.peak > _SILENT_LEVEL:
-                self._heard_at = time.monotonic()
+                self._heard_at = self._monotonic()
             self._follow_route(found)
 
     def _begin(self) -> None:
@@ -164,7 +166,7 @@ class Listening:
         self._was_ready, self.is_lost, self._is_trying = True, False, False
         self._wait_seconds = _FIRST_WAIT_SECONDS
         self.name = self._microphone.device_name
-        self._heard_at = time.monotonic()
+        self._heard_at = self._monotonic()
         self._on_change()
 
     def _lose(self, reason: str) -> None:
@@ -178,11 +180,11 @@ class Listening:
             self._fall_silent()
             self._say(f"Microphone: {self.name} is gone ({reason}); it is taken up again when it is back, or choose another", is_error=True)
         self._is_trying = False
-        self._retry_at = time.monotonic() + self._wait_seconds
+        self._retry_at = self._monotonic() + self._wait_seconds
         self._defer(self._microphone.close)
 
     def _fall_silent(self) -> None:
-        self._lost_at = (self.now(), time.monotonic())
+        self._lost_at = (self.now(), self._monotonic())
         self.is_lost = True
         self._on_change()
 

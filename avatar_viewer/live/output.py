@@ -30,12 +30,13 @@ class Output:
         is_wanted: bool = True,
         clock: Clock | None = None,  # tells the time instead: tests give a stepped one
         open_player: Callable[[str | None], Player] = Player,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._say, self._defer, self._open_player = say, defer, open_player
+        self._say, self._defer, self._open_player, self._monotonic = say, defer, open_player, monotonic
         self.device = device
         self.silent_because = "" if is_wanted else "sound output is switched off"
         self._is_wanted = is_wanted and clock is None
-        self._silent_clock: Clock = clock or WallClock()
+        self._silent_clock: Clock = clock or WallClock(monotonic)
         self._spool: SpoolFormat | None = None
         self._is_complete = False
         self._rate = 1.0
@@ -125,7 +126,7 @@ class Output:
                 self._be_silent(reason)
                 self._say(f"No sound output ({reason}): playing silently; it comes back when a device does", is_error=was_ready)
                 self._wait_seconds = _FIRST_WAIT_SECONDS
-                self._retry_at = time.monotonic() + self._wait_seconds if was_ready else None
+                self._retry_at = self._monotonic() + self._wait_seconds if was_ready else None
                 return
             self._follow_route(found)
             return
@@ -133,7 +134,7 @@ class Output:
             self._try_again()
         if self._candidate is not None:
             self._update_candidate(self._candidate)
-        elif self._retry_at is not None and time.monotonic() >= self._retry_at:
+        elif self._retry_at is not None and self._monotonic() >= self._retry_at:
             self._try_again()
 
     def _follow_route(self, found: SoundDevices) -> None:
@@ -170,7 +171,7 @@ class Output:
                 self.silent_because = candidate.failure
                 self._say(f"No sound output ({candidate.failure}): playing silently")
             self._wait_seconds = min(2.0 * self._wait_seconds, _LONGEST_WAIT_SECONDS)
-            self._retry_at = time.monotonic() + self._wait_seconds
+            self._retry_at = self._monotonic() + self._wait_seconds
         elif candidate.is_ready:
             self._candidate, self.silent_because = None, ""
             self._wait_seconds = _FIRST_WAIT_SECONDS

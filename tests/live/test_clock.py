@@ -71,3 +71,23 @@ def test_a_jump_of_the_counter_is_taken_at_once():
     clock.report(0.0, 10.0)
     clock.report(5.0, 11.0)
     assert clock.at(11.0) == pytest.approx(5.0)
+
+
+def test_every_clock_runs_at_the_rate_that_it_is_given():
+    time = [0.0]
+    wall = WallClock(lambda: time[0])
+    wall.play()
+    time[0] = 2.0
+    wall.set_rate(0.5)
+    time[0] = 4.0
+    assert wall.now() == pytest.approx(3.0)
+    stepped = SteppedClock()
+    stepped.play()
+    stepped.set_rate(2.0)
+    stepped.advance(1.0)
+    assert stepped.now() == 2.0
+    counter = CounterClock()
+    counter.restart(1.0, 0.5)
+    for step in range(100):
+        counter.report(1.0 + 0.5 * step * 0.02, step * 0.02)
+    assert counter.at(2.0) == pytest.approx(2.0, abs=0.01)
