@@ -37,7 +37,7 @@ from .datasets.performed_speech import (
     join_takes,
 )
 from .datasets.speech_corpus import build_speech_corpus
-from .losses import au_loss, au_regression_loss
+from .losses import au_activity_loss, au_loss, au_regression_loss
 from .speech_backbone import BackboneSettings, is_low_precision_faster, learning_rate_factor, train_backbone
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class EncoderSettings:
     decay: float = 0.4
     low_delay_share: float = 0.3
     square_weight: float = 0.1  # of the squared error beside equation 9: the median of a unit that is rare is nought
+    activity_weight: float = 0.4  # of whether a unit is active, which keeps rare units alive
     # A closure that is missed is seen at once; one too many, where a t or an n was said, hardly.
     closure_weight: float = 1.0  # of AU24 falling short of the truth, beside equation 9
     voice_weight: float = 0.2
@@ -239,11 +240,12 @@ def draw_batch(
 
 
 def encoder_loss(codes: Tensor, voice: Tensor, batch: CodedBatch, settings: EncoderSettings) -> Tensor:
-    """Equation 11, the squared error and missed closures over the hops' own frames in order, the look-ahead frames by
+    """Equation 11, the squared error, activity and missed closures over the hops' own frames in order, the look-ahead frames by
     regression alone, and voice activity."""
     own, ahead = slice(0, batch.hop_frames), slice(batch.hop_frames, None)
     loss = au_loss(codes[:, :, own].flatten(1, 2), batch.codes[:, :, own].flatten(1, 2))
     loss = loss + settings.square_weight * F.mse_loss(codes[:, :, own], batch.codes[:, :, own])
+    loss = loss + settings.activity_weight * au_activity_loss(codes[:, :, own], batch.codes[:, :, own])
     missed = (batch.codes - codes)[:, :, own, _LIP_PRESSOR].clamp(min=0)
     loss = loss + settings.closure_weight / NUM_AUS * missed.mean()
     loss = loss + settings.lookahead_weight * au_regression_loss(codes[:, :, ahead], batch.codes[:, :, ahead])

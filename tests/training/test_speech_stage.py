@@ -214,7 +214,7 @@ def test_the_encoder_learns_codes_and_voice_on_a_frozen_backbone(trained, perfor
 
 def test_the_encoder_loss_weighs_own_frames_by_equation_11(performed):
     batch = draw_batch([performed], np.random.default_rng(0), 2, 1.0, DEFAULT_STREAM, 25.0, "cpu")
-    settings = EncoderSettings(lookahead_weight=0.0, voice_weight=0.0, square_weight=0.5)
+    settings = EncoderSettings(lookahead_weight=0.0, voice_weight=0.0, square_weight=0.5, activity_weight=0.0)
     codes = batch.codes + 1.0
     own = batch.codes[:, :, :5].flatten(1, 2)
     expected = 1.0 + 0.1 * own.diff(dim=1).square().mean() + 0.5 * 1.0
