@@ -16,6 +16,7 @@ from .spool import SpoolFormat
 from .voice_chain import VoiceSettings
 
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 3.0, 20.0
+_START_TRIES = 3  # a sound server on a busy machine may not start a stream within PortAudio's patience
 _SILENT_LEVEL, _SILENT_SECONDS = 1e-4, 3.0  # -80 dB: a muted microphone, or the wrong one; a quiet room is louder
 
 
@@ -45,6 +46,7 @@ class Listening:
         self.route = ""  # the device that is really heard, where that is known
         self._settings = settings
         self._was_ready = False
+        self._tries_left = _START_TRIES
         self._heard_at = self._monotonic()  # anything at all
         self._lost_at = (0.0, 0.0)  # the clock, and the monotonic one, when sound stopped
         self._is_trying = False  # to get a lost one back
@@ -171,6 +173,11 @@ class Listening:
 
     def _lose(self, reason: str) -> None:
         if not self._was_ready:
+            self._tries_left -= 1
+            if "timed out" in reason and self._tries_left:
+                self._defer(self._microphone.close)
+                self._open(self.device)
+                return
             self._say(f"Microphone: {reason}", is_error=True)
             self.is_over = True
             return

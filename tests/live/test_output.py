@@ -250,3 +250,15 @@ def test_a_muted_microphone_is_told_from_a_quiet_one(held, microphones, time_):
     microphones.newest.peak = 0.01
     poll(held)
     assert held.state == ""
+
+
+def test_a_microphone_that_starts_too_slowly_is_tried_again_but_not_for_ever(microphones, time_):
+    held = Listening(
+        None, delay_seconds=0.4, settings=VoiceSettings(), say=microphones.say, defer=lambda errand: errand(),
+        on_change=lambda: None, open_microphone=microphones.open, monotonic=time_,
+    )  # fmt: skip
+    for _ in range(10):
+        microphones.newest.failure = "Error starting stream: Wait timed out [PaErrorCode -9987]"
+        if not held.is_over:
+            poll(held)
+    assert held.is_over and len(microphones.made) == 3 and len(microphones.said) == 1

@@ -71,6 +71,8 @@ def test_nothing_grows_and_nothing_is_left_behind(tiny_avatar, tmp_path):
     session = Session(clock=SteppedClock(), has_sound_output=False)
     try:
         session.use_avatar(tiny_avatar)
+        session.set_prompt("happy")
+        until(session, lambda: session.reading is not None, "the prompt being read")
         for turn in range(2):  # what is loaded at the first use is no growth
             live_through(session, tmp_path / "voice.wav", tmp_path, turn)
         gc.collect()
@@ -78,7 +80,7 @@ def test_nothing_grows_and_nothing_is_left_behind(tiny_avatar, tmp_path):
         for turn in range(max(1, round(SOAK_SECONDS / ROUND_SECONDS))):
             live_through(session, tmp_path / "voice.wav", tmp_path, turn)
         gc.collect()
-        until(session, lambda: open_handles() <= handles, "closing what is not needed any more")
+        until(session, lambda: open_handles() <= handles, f"handles going back from {open_handles()} to {handles}")
         growth = memory_bytes() - memory
         print(f"\n{SOAK_SECONDS:.0f} s of session: memory {growth / 2**20:+.1f} MiB, threads {threading.active_count() - threads:+d}, handles {open_handles() - handles:+d}")
         assert growth < MOST_GROWTH_BYTES
