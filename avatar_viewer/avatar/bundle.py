@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +87,17 @@ def _moved(value: Any, device: torch.device | str) -> dict[str, Any]:
     return {name: item.to(device) if isinstance(item, Tensor) else item for name, item in found.items()}
 
 
-def load_avatar(folder: str | Path) -> Avatar:
-    """The avatar in `folder`, checked; one `InputError` lists everything that is wrong with it."""
+def load_avatar(folder: str | Path, *, on_look: Callable[[Avatar], None] | None = None) -> Avatar:
+    """The avatar in `folder`, checked; one `InputError` lists everything that is wrong with it.
+
+    `on_look` is given the head without its voice and text as soon as it can be drawn: the libraries that hear and read take
+    two seconds to import.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"avatar {folder}: no such folder")
     faults: list[str] = []
-    avatar = _read_avatar(folder, faults)
+    avatar = _read_avatar(folder, faults, on_look)
     if avatar is None or faults:
         count = f"{len(faults)} faults: " if len(faults) > 1 else ""
         raise InputError(f"avatar {folder} cannot be used: {count}{'; '.join(faults)}")
@@ -199,7 +204,7 @@ def _write_network(folder: Path, key: str, network: nn.Module, manifest: dict[st
 # ------------------------------------------------------------------------------------------------------------ reading
 
 
-def _read_avatar(folder: Path, faults: list[str]) -> Avatar | None:
+def _read_avatar(folder: Path, faults: list[str], on_look: Callable[[Avatar], None] | None) -> Avatar | None:
     manifest = read_manifest(folder, faults)
     if manifest is None:
         return None
@@ -217,12 +222,7 @@ def _read_avatar(folder: Path, faults: list[str]) -> Avatar | None:
     _check_backbone_weights(folder, manifest, faults)
     if faults:
         return None
-    missing: list[str] = []
-    speech = _read_speech(folder, manifest, networks, faults, missing)
-    text = _read_text(folder, manifest, networks["text_to_au"], faults, missing)
-    if faults:
-        return None
-    return Avatar(
+    look = Avatar(
         folder=folder,
         name=manifest["name"],
         fps=float(manifest["fps"]),
@@ -230,13 +230,19 @@ def _read_avatar(folder: Path, faults: list[str]) -> Avatar | None:
         face=face,
         rig=rig,
         appearance=networks["appearance"],
-        speech=speech,
+        speech=None,
         au_encoder=networks["au_encoder"],
         denoiser=networks["denoiser"],
-        text=text,
-        missing=tuple(missing),
+        text=None,
+        missing=(),
         manifest=manifest,
     )
+    if on_look is not None:
+        on_look(look)
+    missing: list[str] = []
+    speech = _read_speech(folder, manifest, networks, faults, missing)
+    text = _read_text(folder, manifest, networks["text_to_au"], faults, missing)
+    return None if faults else replace(look, speech=speech, text=text, missing=tuple(missing))
 
 
 def _network_classes() -> dict[str, tuple[type[nn.Module], type]]:

@@ -10,6 +10,7 @@ import signal
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -315,7 +316,8 @@ class App:
         self._sound.update()
         self._rescue.update()
         session = self.session
-        self._viewport.show_busy(session.is_loading, "Loading the avatar..." if session.is_loading else "")
+        waits = "Loading the voice..." if session.is_look else "Loading the avatar..."
+        self._viewport.show_busy(session.is_loading, waits if session.is_loading else "")
         self._status.update(*self._status_texts())
 
     def _status_texts(self) -> tuple[str, str, str, str, bool]:
@@ -354,10 +356,13 @@ class App:
         """Load and warm up off the frame loop; the head on show stays until the new one is ready."""
         size, wanted = self._options.size, self._options.backend
 
-        def load() -> Avatar:
-            avatar = load_avatar(folder)
-            self._backend = self._choose_backend(wanted)
-            warm_up(avatar, size, self._backend)
+        def load(show: Callable[[Avatar], None]) -> Avatar:
+            def show_look(look: Avatar) -> None:
+                self._backend = self._choose_backend(wanted)
+                warm_up(look, size, self._backend)
+                show(look)
+
+            avatar = load_avatar(folder, on_look=show_look)
             avatar.prepare()
             return avatar
 

@@ -50,6 +50,14 @@ class _Prepared:
     motion: SpeechMotion | None
 
 
+@dataclass(frozen=True)
+class _Look:
+    """A head that can be drawn and not yet moved by a voice."""
+
+    avatar: Avatar
+    animator: Animator
+
+
 class Session:
     """Everything that is alive while a window is open, owned by the main thread."""
 
@@ -72,6 +80,7 @@ class Session:
         self.reading: PromptReading | None = None  # of the newest prompt that has been read
         self.prompt = ""
         self.is_loading = False
+        self.is_look = False  # the head on show waits for its voice
         self.microphone_device: str | None = None  # part of a name; None: the system's choice
         self.delay = DEFAULT_DELAY
         self.display_seconds = 0.0  # from asking for the face of a moment to showing it; told by the window
@@ -99,13 +108,16 @@ class Session:
 
     # ---- avatar ----------------------------------------------------------------------------------------------------
 
-    def load_avatar(self, load: Callable[[], Avatar]) -> None:
-        """Run `load` (which may take seconds) off the frame loop; the old avatar stays until the new one is there."""
+    def load_avatar(self, load: Callable[[Callable[[Avatar], None]], Avatar]) -> None:
+        """Run `load` (which may take seconds) off the frame loop; the old avatar stays until the new one is there.
+
+        `load` is given what to call with the head alone, once that can be drawn: the first of a session is shown at once.
+        """
         self.is_loading = True
 
         def errand() -> None:
             try:
-                self._loaded.put(self._prepare(load()))
+                self._loaded.put(self._prepare(load(lambda look: self._loaded.put(_Look(look, Animator(look))))))
             except Exception as error:  # the end of this errand: shown as a message
                 self._loaded.put(Failure("avatar", error))
 
@@ -118,6 +130,11 @@ class Session:
     def _prepare(self, avatar: Avatar) -> _Prepared:
         """What an avatar needs to move; takes a third of a second, so it runs in a worker where a window is open."""
         return _Prepared(avatar, Animator(avatar), self._make_motion(avatar, self.edits) if avatar.speech is not None else None)
+
+    def _show_look(self, look: _Look) -> None:
+        self.avatar, self.animator, self.is_look = look.avatar, look.animator, True
+        self._avatar_identity = AvatarIdentity(look.avatar.name, identify(look.avatar.manifest))
+        self.timeline = MotionTimeline(len(look.avatar.face.neutral), device=look.avatar.rig.means.device)
 
     def _use(self, prepared: _Prepared) -> None:
         avatar = self.avatar = prepared.avatar
@@ -270,8 +287,8 @@ class Session:
     def set_prompt(self, text: str) -> bool:
         """Have the prompt read by a worker; `reading` changes when that is done. Newest wins. False: nothing can read it."""
         self.prompt = text
-        if self.avatar is None:
-            return True  # as soon as there is one
+        if self.avatar is None or self.is_look:
+            return True  # as soon as there is one that can
         if self.avatar.text is None:
             self._say("; ".join(self.avatar.missing) or "this avatar has no text encoder: prompts have no effect", is_error=True)
             return False
@@ -369,12 +386,18 @@ class Session:
 
     def _update_loaded(self) -> None:
         loaded = self._loaded.take()
-        if loaded is not None:
+        if isinstance(loaded, _Look):
+            if self.avatar is None:
+                self._show_look(loaded)
+        elif loaded is not None:
             self.is_loading = False
             if isinstance(loaded, Failure):
                 self._say(describe(loaded.error), is_error=True)
+                if self.is_look:  # a head that will never speak is no avatar
+                    self.avatar = self.animator = None
             else:
                 self._use(loaded)
+            self.is_look = False
         made = self._motion_made.take()
         if isinstance(made, Failure):
             self._say(f"The delay stays as it was: {describe(made.error)}", is_error=True)
@@ -408,6 +431,8 @@ class Session:
         """Begin a take under a free name; `InputError` where it cannot be written."""
         if self.avatar is None:
             raise InputError("there is no head to record yet; open an avatar")
+        if self.is_look:
+            raise InputError("the head has no voice yet; record when it is loaded")
         return self.recording.start(folder, size, fps, self._moment())
 
     def offer(self, render: Render, camera: OrbitCamera | None = None) -> None:

@@ -318,3 +318,14 @@ def test_an_avatar_from_before_a_setting_came_loads_with_its_default(folder):
 def rewrite_metadata(path: Path, config: str) -> None:
     tensors = load_file(path)
     save_file(tensors, path, {"config": config})
+
+
+def test_the_look_comes_before_the_voice_and_only_from_a_sound_avatar(folder):
+    looks = []
+    avatar = load_avatar(folder, on_look=looks.append)
+    assert len(looks) == 1 and looks[0].speech is None and looks[0].text is None and looks[0].rig is avatar.rig
+    assert avatar.speech is not None and avatar.text is not None
+    (folder / "rig.safetensors").write_bytes(b"nothing")
+    with pytest.raises(InputError):
+        load_avatar(folder, on_look=looks.append)
+    assert len(looks) == 1

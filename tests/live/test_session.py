@@ -3,6 +3,7 @@
 import multiprocessing
 import threading
 import time
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -200,13 +201,49 @@ def test_prompts_are_read_by_a_worker_and_the_newest_wins(session, tiny_avatar):
 
 
 def test_an_avatar_that_cannot_be_loaded_leaves_the_old_one(session, tiny_avatar):
-    def load():
+    def load(show):
         raise InputError("checkpoints/bad: sha256 differs")
 
     session.load_avatar(load)
     assert session.is_loading
     until(session, lambda: session.messages, "the message")
     assert session.avatar is tiny_avatar and not session.is_loading and "sha256" in session.messages[0].text
+
+
+def test_the_first_head_is_shown_before_its_voice_is_there(tiny_avatar, tmp_path):
+    silent, go_on = replace(tiny_avatar, speech=None, text=None), threading.Event()
+    session = Session(clock=SteppedClock(), has_sound_output=False)
+    try:
+        def load(show):
+            show(silent)
+            go_on.wait(10)
+            return tiny_avatar
+
+        session.load_avatar(load)
+        until(session, lambda: session.avatar is not None, "the look")
+        assert session.avatar is silent and session.is_look and session.is_loading
+        assert session.set_prompt("happy") and not session.messages  # it waits for what can read it
+        with pytest.raises(InputError, match="no voice yet"):
+            session.start_recording(tmp_path, (64, 48), 25)
+        go_on.set()
+        until(session, lambda: not session.is_loading, "the voice")
+        assert session.avatar is tiny_avatar and not session.is_look
+    finally:
+        session.close()
+
+
+def test_a_head_whose_voice_is_damaged_is_not_kept(tiny_avatar):
+    session = Session(clock=SteppedClock(), has_sound_output=False)
+    try:
+        def load(show):
+            show(replace(tiny_avatar, speech=None, text=None))
+            raise InputError("speech_backbone: truncated")
+
+        session.load_avatar(load)
+        until(session, lambda: session.messages, "the message")
+        assert session.avatar is None and not session.is_loading and "truncated" in session.messages[0].text
+    finally:
+        session.close()
 
 
 def test_a_take_has_what_was_seen_and_heard(session, sound, tmp_path):
