@@ -54,7 +54,7 @@ class EncoderSettings:
     decay: float = 0.4
     low_delay_share: float = 0.3
     square_weight: float = 0.1  # of the squared error beside equation 9: the median of a unit that is rare is nought
-    activity_weight: float = 0.4  # of whether a unit is active, which keeps rare units alive
+    activity_weight: float = 1.5  # of whether a unit is active, which keeps rare units alive
     # A closure that is missed is seen at once; one too many, where a t or an n was said, hardly.
     closure_weight: float = 1.0  # of AU24 falling short of the truth, beside equation 9
     voice_weight: float = 0.2
