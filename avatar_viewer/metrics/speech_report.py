@@ -11,7 +11,7 @@ from scipy import signal
 
 from ..action_units import AU_NAMES, MAX_INTENSITY, SPEECH_AUS
 from ..avatar.bundle import Avatar
-from ..avatar.modulation import EditTrack
+from ..avatar.edit_track import EditTrack
 from ..avatar.speech_motion import speak
 from ..config import LOW_DELAY_STREAM, SAMPLE_RATE
 from ..studio.performance import speech_activity
