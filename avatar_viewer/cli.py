@@ -99,6 +99,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--ablation", metavar="NAME", help="motion: no-aus or gru (in place of diffusion); appearance: no-aus; into another --out"
     )
     train.add_argument(
+        "--speech-backbone", metavar="NAME",
+        help='speech: a public HuBERT ("facebook/hubert-base-ls960") or a folder with one, such as another avatar\'s speech_backbone',
+    )  # fmt: skip
+    train.add_argument(
         "--text-backbone", metavar="NAME", help='text: a public tower ("ViT-B-32/openai") or a folder with one, not the compact one'
     )
     train.set_defaults(run=_train)
@@ -377,7 +381,7 @@ def _train(options: argparse.Namespace) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from .training.stages import run_stage
 
-    given = {name: getattr(options, name) for name in ("scale", "resume", "device", "ablation", "text_backbone")}
+    given = {name: getattr(options, name) for name in ("scale", "resume", "device", "ablation", "speech_backbone", "text_backbone")}
     run_stage(options.stage, options.data, options.out, **given)
 
 

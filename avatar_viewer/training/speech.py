@@ -107,7 +107,7 @@ def _obtain_backbone(
     capture: Capture, work: Path, settings: SpeechScale, backbone: str | None, resume: bool, device: str
 ) -> tuple[SpeechBackbone, dict]:
     if backbone is not None:
-        return load_speech_backbone(backbone).to(device), {"name": backbone}
+        return load_speech_backbone(backbone).to(device), {"name": Path(backbone).name if Path(backbone).is_dir() else backbone}
     finished = work / "backbone_scores.json"
     if resume and finished.is_file() and json.loads(finished.read_text(encoding="utf-8"))["step"] >= settings.backbone.steps:
         scores = json.loads(finished.read_text(encoding="utf-8"))

@@ -31,32 +31,36 @@ def run_stage(
     resume: bool,
     device: str,
     ablation: str | None = None,
+    speech_backbone: str | None = None,
     text_backbone: str | None = None,
 ) -> None:
     """Run one stage, or all of them (`all`), or all of them on a capture of the built-in head (`demo`).
 
-    `ablation` trains a stage's poorer network, for comparison. `text_backbone` names a public text tower or a folder with
-    one ("ViT-B-32/openai"), to be used as it is instead of the compact one.
+    `ablation` trains a stage's poorer network, for comparison. The backbones name a public network ("facebook/hubert-base-ls960",
+    "ViT-B-32/openai") or a folder with one, another avatar's for instance, to be used as it is instead of a compact one
+    trained here.
     """
     if ablation is not None and name not in ABLATED_STAGES:
         raise InputError(f"train {name} has no ablation; {' and '.join(ABLATED_STAGES)} have")
-    if text_backbone is not None and name not in ("text", "all", "demo"):
-        raise InputError(f"train {name} uses no text backbone; text, all and demo do")
-    text_options = {} if text_backbone is None else {"backbone": text_backbone}
+    backbones = {"speech": speech_backbone, "text": text_backbone}
+    for stage, backbone in backbones.items():
+        if backbone is not None and name not in (stage, "all", "demo"):
+            raise InputError(f"train {name} uses no {stage} backbone; {stage}, all and demo do")
+    options = {stage: {"backbone": backbone} for stage, backbone in backbones.items() if backbone is not None}
     if name == "demo":
         data, out = data or _DEFAULT_CAPTURE, out or _DEFAULT_OUT
         _make_capture(data, scale)
-        _run_all(data, out, scale, resume, device, text_options)
+        _run_all(data, out, scale, resume, device, options)
         return
     if out is None:
         raise InputError(f"train {name} needs --out FOLDER, the avatar's folder")
     if data is None and name != "text":
         raise InputError(f"train {name} needs --data CAPTURE, a folder made by `avatar-viewer studio`")
     if name == "all":
-        _run_all(data, out, scale, resume, device, text_options)
+        _run_all(data, out, scale, resume, device, options)
     else:
-        options = text_options if ablation is None else {"ablation": ablation}
-        _load_stage(name)(data, out, scale=scale, resume=resume, device=device, **options)
+        own = options.get(name, {}) if ablation is None else {"ablation": ablation}
+        _load_stage(name)(data, out, scale=scale, resume=resume, device=device, **own)
 
 
 def _make_capture(data: Path, scale: str) -> None:
@@ -65,15 +69,14 @@ def _make_capture(data: Path, scale: str) -> None:
     run_studio("builtin", data, scale, None, None)  # finished pictures are not made again
 
 
-def _run_all(data: Path, out: Path, scale: str, resume: bool, device: str, text_options: dict[str, str]) -> None:
+def _run_all(data: Path, out: Path, scale: str, resume: bool, device: str, options: dict[str, dict[str, str]]) -> None:
     done = _read_progress(out) if resume else {}
     for name in STAGES:
         if name in done:
             print(f"{name}: done before")
             continue
         began = time.monotonic()
-        options = text_options if name == "text" else {}
-        _load_stage(name)(data, out, scale=scale, resume=resume, device=device, **options)
+        _load_stage(name)(data, out, scale=scale, resume=resume, device=device, **options.get(name, {}))
         done[name] = round(time.monotonic() - began, 1)
         _write_progress(out, done)
     print("trained in " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in done.items()))
