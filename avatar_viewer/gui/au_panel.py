@@ -6,7 +6,7 @@ from ..action_units import ACTION_UNITS, AU_GROUPS, MAX_INTENSITY
 from . import gate, theme
 from .edit_state import MAX_GAIN, EditState
 
-_BAR_WIDTH, _BAR_HEIGHT = 52, 18
+_BAR_WIDTH, _BAR_HEIGHT = 44, 18
 _NAME_WIDTH = 152
 _OFFSET, _GAIN = "offset", "gain"  # what the sliders set; there is room for one of them in a row
 
@@ -30,7 +30,7 @@ class AUPanel:
             gate.explain(which, "What the sliders set. offset: added to what voice and prompt ask for. gain: scales what the voice asks for.")
             self._over_range = gate.checkbox("Over-range", False, edits.set_over_range)
             gate.explain(self._over_range, "Lets the face go up to 7 instead of 5, for exaggeration")
-        slider_width = max(70, width - _NAME_WIDTH - _BAR_WIDTH - 96)
+        slider_width = max(70, width - _NAME_WIDTH - _BAR_WIDTH - 118)
         for group in AU_GROUPS:
             with gate.section(group):
                 for index, unit in enumerate(ACTION_UNITS):
@@ -57,9 +57,9 @@ class AUPanel:
                 "", 0.0, MAX_GAIN, 1.0, lambda value: self._edits.set_gain(index, value), width=slider_width, format="x %.2f", show=False
             )
             gate.explain(gain, f"{unit.code} gain: scales what the voice asks for, 0 to {MAX_GAIN:g}; Ctrl-click to type")
-            mute = gate.checkbox("", False, lambda value: self._edits.set_mute(index, value))
+            mute = gate.checkbox("M", False, lambda value: self._edits.set_mute(index, value))
             gate.explain(mute, f"Mute {unit.code}: keep it at 0, whatever asks for it")
-            solo = gate.checkbox("", False, lambda value: self._edits.set_solo(index, value))
+            solo = gate.checkbox("S", False, lambda value: self._edits.set_solo(index, value))
             gate.explain(solo, f"Solo {unit.code}: only this one and others that are solo; the rest stays at 0")
             with gate.column() as holder:
                 canvas = gate.canvas(_BAR_WIDTH, _BAR_HEIGHT + 4)
