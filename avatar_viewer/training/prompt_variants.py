@@ -105,6 +105,8 @@ _CORRECTIONS = (
     "{yes}, not {no}",
     "{yes} without {no}",
     "{yes}, but not {no}",
+    "{yes}, but without {no}",
+    "{yes}, no {no}",
     "{yes} rather than {no}",
     "no {no}, {yes}",
     "{yes} instead of {no}",
@@ -200,7 +202,7 @@ class VariantMaker:
         self._random = random.Random(seed)
 
     def draw(self) -> Example:
-        """One example: two fifths are the corpus's own texts, plain or framed; in a third a word gives way to a near one."""
+        """One example: a third are the corpus's own texts, plain or framed; in a third a word gives way to a near one."""
         example = self._draw()
         if not example.relevant or not self._near_words or self._random.random() > 0.35:
             return example
@@ -213,17 +215,17 @@ class VariantMaker:
 
     def _draw(self) -> Example:
         kind = self._random.random()
-        if kind < 0.40:
+        if kind < 0.36:
             return self._framed()
-        if kind < 0.54:
+        if kind < 0.50:
             return self._graded()
-        if kind < 0.65:
+        if kind < 0.64:
             return self._denied()
-        if kind < 0.70:
+        if kind < 0.72:
             return self._corrected()
-        if kind < 0.80:
+        if kind < 0.81:
             return self._mixed()
-        if kind < 0.86:
+        if kind < 0.87:
             return self._noisy()
         return Example(self._off_topic_text(), torch.zeros(NUM_AUS), False)
 

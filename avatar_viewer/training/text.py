@@ -143,29 +143,11 @@ class _Triplets:
         return self._own[rows, first], self._own[rows, second], self._negatives[rows].flatten(0, 1)
 
 
-def _level_thresholds(
-    head: TextToAU, tower: TextBackbone, val: Sequence[PromptEntry], report: Callable[[str], None]
-) -> None:
-    """Each AU's own best threshold on the validation split, taken into its bias, so that one threshold serves all.
-
-    Half of the way only, and by F1 averaged over neighbouring shifts: the split has as few as 20 texts of an AU.
-    """
-    values = torch.stack([entry.intensity() for entry in val for _ in entry.texts]) > 0
-    texts = [text for entry in val for text in entry.texts]
-    logits = head(tower.encode(texts).to(head.threshold.device)).logits.cpu() - torch.logit(head.threshold).cpu()
-    shifts = torch.linspace(-1.5, 1.5, 31)
-    spoken = logits[None] + shifts[:, None, None] > 0  # [31, n, 17]
-    f1 = 2 * (spoken & values).sum(1) / (spoken.sum(1) + values.sum(0)).clamp(min=1)
-    smooth = F.avg_pool1d(f1.T[:, None], 7, stride=1, padding=3, count_include_pad=False)[:, 0]
-    best = 0.5 * shifts[smooth.argmax(1)] * (values.sum(0) >= 8)
-    with torch.no_grad():
-        head.classifier.bias += best.to(head.classifier.bias.device)
-    named = ", ".join(f"{name[2:]} {float(shift):+.1f}" for name, shift in zip(AU_NAMES, best) if shift)
-    report(f"thresholds levelled: {named}")
-
-
 def _choose_threshold(head: TextToAU, tower: TextBackbone, val: Sequence[PromptEntry], report: Callable[[str], None]) -> None:
-    """One threshold for all AUs: the validation split is too small for one each."""
+    """One threshold for all AUs: the validation split is too small for one each.
+
+    Chosen on one half of its entries and measured on the other, eight times: macro F1 0.713 with one, 0.708 with one an AU.
+    """
     best, chosen = -1.0, 0.5
     for threshold in (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6):
         head.threshold.fill_(threshold)

@@ -43,7 +43,7 @@ class TextScale:
 
 
 SCALES = {
-    "demo": TextScale(sentences=15_000, sentence_steps=600, tuning_steps=900, variants=16_000),
+    "demo": TextScale(sentences=15_000, sentence_steps=600, tuning_steps=1300, variants=16_000),
     "dev": TextScale(sentences=500, sentence_steps=5, tuning_steps=5, variants=300, epochs=5),
 }
 
