@@ -37,27 +37,6 @@ def au_loss(
     return regression_weight * au_regression_loss(codes, truth) + temporal_weight * au_temporal_loss(codes)
 
 
-def au_activity_loss(
-    codes: Tensor,  # [..., 17] 0..5
-    truth: Tensor,
-    threshold: float = 1.0,
-    steepness: float = 2.0,
-    active_weight: float = 2.0,  # of a frame in which the unit is active
-) -> Tensor:
-    """Beside eq. 9: cross entropy of activity (intensity >= `threshold`), read off the softplus's own argument.
-
-    Where a unit is rare, the median that eq. 9 asks for is nought, and softplus at nought has no slope to come back on.
-    """
-
-    def argument(values: Tensor) -> Tensor:
-        values = values.clamp(min=1e-6)
-        return values + torch.log(-torch.expm1(-values))
-
-    logits = steepness * (argument(codes) - argument(codes.new_tensor(threshold)))
-    weight = logits.new_tensor(active_weight)
-    return F.binary_cross_entropy_with_logits(logits, (truth >= threshold).to(logits.dtype), pos_weight=weight)
-
-
 # ----------------------------------------------------------------------------------------------- stage 2: motion (12-17)
 # Offsets in millimetres [..., T, V, 3]; nabla is the difference between frames. `latent_geometry` has the same on latents.
 

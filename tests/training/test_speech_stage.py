@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from avatar_viewer.action_units import AU_NAMES
 from avatar_viewer.config import DEFAULT_STREAM, LOW_DELAY_STREAM
 from avatar_viewer.networks.speech import load_speech_backbone
 from avatar_viewer.studio.delivery import track_pitch
@@ -212,8 +214,12 @@ def test_the_encoder_learns_codes_and_voice_on_a_frozen_backbone(trained, perfor
 
 def test_the_encoder_loss_weighs_own_frames_by_equation_11(performed):
     batch = draw_batch([performed], np.random.default_rng(0), 2, 1.0, DEFAULT_STREAM, 25.0, "cpu")
-    settings = EncoderSettings(lookahead_weight=0.0, voice_weight=0.0, square_weight=0.5, activity_weight=0.0)
+    settings = EncoderSettings(lookahead_weight=0.0, voice_weight=0.0, square_weight=0.5)
     codes = batch.codes + 1.0
     own = batch.codes[:, :, :5].flatten(1, 2)
     expected = 1.0 + 0.1 * own.diff(dim=1).square().mean() + 0.5 * 1.0
-    torch.testing.assert_close(encoder_loss(codes, batch.voice, batch, settings), expected)
+    torch.testing.assert_close(encoder_loss(codes, batch.voice, batch, settings), expected)  # too much: no closure is missed
+    short = batch.codes.clone()
+    short[..., AU_NAMES.index("AU24")] -= 1.0
+    plain, weighed = (encoder_loss(short, batch.voice, batch, replace(settings, closure_weight=weight)) for weight in (0.0, 1.7))
+    torch.testing.assert_close(weighed - plain, torch.tensor(0.1))
