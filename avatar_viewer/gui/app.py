@@ -476,7 +476,7 @@ class App:
             pictures=self._pictures, shed=self._pacing.badge,
             stages_ms={name: round(ms, 1) for name, ms in self._stages.ms.items()}, hop_ms=round(1000 * session.hop_seconds_spent),
             hops_a_second=round(1000 / session.stream.hop_ms, 2), underflows=session.playback.output.underflows,
-            avatar=session.avatar.name if session.avatar else None, loading=session.is_loading, backend=self._backend,
+            avatar=session.avatar.name if session.avatar and not session.is_look else None, loading=session.is_loading, backend=self._backend,
             camera=[round(v, 4) for v in self.camera.camera(64, 64).viewmat.flatten().tolist()], now=round(session.now(), 3),
             playing=session.is_playing, length=round(session.seconds, 3), sound=session.sound.name if session.sound else None,
             microphone=session.microphone is not None, prompt=self.edits.prompt, typing=gate.is_typing(),
