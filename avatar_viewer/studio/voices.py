@@ -86,13 +86,11 @@ def synthesise(
     voice: Voice,
     *,
     rate: float = 1.0,  # times the voice's own speed
-    pitch: float = 1.0,  # times the voice's own pitch; only formant voices and kal follow it
-    pitch_range: float = 1.0,  # liveliness of the melody; formant voices only
 ) -> Utterance:
     """`text` spoken, with the time of every phone; `InputError` where the synthesiser is not installed."""
     plain = re.sub(r"[^\w\s.,;:!?'’-]", " ", text).strip() or "."
     speak = {"flite": _speak_flite, "espeak": _speak_espeak}[voice.engine]
-    samples, phones = speak(plain, voice.name, rate, pitch, pitch_range)
+    samples, phones = speak(plain, voice.name, rate)
     return Utterance(samples, _without_gaps(phones, len(samples) / SAMPLE_RATE), voice.label, text)
 
 
@@ -128,14 +126,14 @@ def _merge_silences(phones: list[Phone]) -> list[Phone]:
     return merged
 
 
-def _speak_flite(text: str, name: str, rate: float, pitch: float, pitch_range: float) -> tuple[np.ndarray, list[Phone]]:
+def _speak_flite(text: str, name: str, rate: float) -> tuple[np.ndarray, list[Phone]]:
     if shutil.which("flite") is None:
         raise InputError("flite is not installed; install Debian's package flite (apt-get install flite)")
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder, "speech.wav")
         command = ["flite", "-voice", name, "--setf", f"duration_stretch={1 / rate:.3f}"]
         if name.startswith("kal"):
-            command += ["--setf", f"int_f0_target_mean={95 * pitch:.1f}"]
+            command += ["--setf", "int_f0_target_mean=95.0"]
         printed = subprocess.run(command + ["-psdur", "-t", text, "-o", str(wav)], capture_output=True, text=True, check=True)
         samples, file_rate = soundfile.read(wav, dtype="float32")
     phones, clock = [], 0.0
@@ -166,7 +164,7 @@ class _EspeakLibrary:
     """libespeak-ng through ctypes: its command line prints no phone times, its events carry them."""
 
     RETRIEVAL, PHONEME_EVENTS, PHONEME, UTF8 = 1, 1, 7, 1
-    RATE, PITCH, RANGE = 1, 3, 4  # parameters: words a minute, 0..100, 0..100
+    RATE = 1  # parameter: words a minute
 
     def __init__(self) -> None:
         path = ctypes.util.find_library("espeak-ng")
@@ -190,13 +188,11 @@ class _EspeakLibrary:
             position += 1
         return 0
 
-    def speak(self, text: str, name: str, rate: float, pitch: float, pitch_range: float) -> tuple[np.ndarray, list[tuple[int, str]]]:
+    def speak(self, text: str, name: str, rate: float) -> tuple[np.ndarray, list[tuple[int, str]]]:
         self._pieces, self._phones = [], []
         if self._library.espeak_SetVoiceByName(name.encode()) != 0:
             raise InputError(f"espeak-ng has no voice {name!r}; `espeak-ng --voices=en` lists them")
         self._library.espeak_SetParameter(self.RATE, int(np.clip(165 * rate, 80, 400)), 0)
-        self._library.espeak_SetParameter(self.PITCH, int(np.clip(50 * pitch, 5, 99)), 0)
-        self._library.espeak_SetParameter(self.RANGE, int(np.clip(50 * pitch_range, 0, 99)), 0)
         data = text.encode()
         self._library.espeak_Synth(data, len(data) + 1, 0, 0, 0, self.UTF8, None, None)
         self._library.espeak_Synchronize()
@@ -209,9 +205,9 @@ def _espeak_library() -> _EspeakLibrary:
     return _EspeakLibrary()  # the C library itself is a process-wide singleton
 
 
-def _speak_espeak(text: str, name: str, rate: float, pitch: float, pitch_range: float) -> tuple[np.ndarray, list[Phone]]:
+def _speak_espeak(text: str, name: str, rate: float) -> tuple[np.ndarray, list[Phone]]:
     library = _espeak_library()
-    samples, marks = library.speak(text, name, rate, pitch, pitch_range)
+    samples, marks = library.speak(text, name, rate)
     ends = [sample for sample, _ in marks[1:]] + [len(samples)]
     phones = [
         Phone(start / library.rate, end / library.rate, _arpabet_from_espeak(symbol))
