@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from ..rendering.orbit import OrbitCamera
     from ..types import Render
 
+_FIRST_PICTURE_SECONDS = 0.5  # that the head's voice waits for its look
+
 
 @dataclass(frozen=True)
 class _Prepared:
@@ -92,6 +94,7 @@ class Session:
         self._failure = FirstFailure()
         self._driver: SpeechDriver | None = None
         self._driver_thread: threading.Thread | None = None
+        self._has_shown = threading.Event()  # the first picture
         self._loaded: Latest[_Prepared | Failure] = Latest()
         self._motion_made: Latest[SpeechMotion | Failure] = Latest()
         self._read: Latest[PromptReading | Failure] = Latest()
@@ -117,11 +120,16 @@ class Session:
 
         def errand() -> None:
             try:
-                self._loaded.put(self._prepare(load(lambda look: self._loaded.put(_Look(look, Animator(look))))))
+                self._loaded.put(self._prepare(load(self._offer_look)))
             except Exception as error:  # the end of this errand: shown as a message
                 self._loaded.put(Failure("avatar", error))
 
         self._errands.put(errand)
+
+    def _offer_look(self, avatar: Avatar) -> None:
+        """In the worker: the head before its voice, and time to draw it, since imports would hold the frame loop up."""
+        self._loaded.put(_Look(avatar, Animator(avatar)))
+        self._has_shown.wait(_FIRST_PICTURE_SECONDS)
 
     def use_avatar(self, avatar: Avatar) -> None:
         """Show this avatar, at once; the source and what is typed stay."""
@@ -437,6 +445,7 @@ class Session:
 
     def offer(self, render: Render, camera: OrbitCamera | None = None) -> None:
         """Give the picture of this moment, and all the sound since the last one, to the take if there is one."""
+        self._has_shown.set()
         if self.is_recording:
             self.recording.offer(render, self.now(), self.playback.heard, self._moment(camera))
 

@@ -92,6 +92,11 @@ def frame_pooling(context: StreamContext, fps: float, num_frames: int) -> Tensor
     return (1 - (positions[:, None] - columns).abs()).clamp(min=0).float()
 
 
+def _small(*shape: int) -> nn.Parameter:
+    # Not 0.02 * randn: an avatar's networks are checked on torch's meta device, where arithmetic imports its compiler, a second.
+    return nn.Parameter(torch.normal(0.0, 0.02, shape))
+
+
 class Denoiser(nn.Module):
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
@@ -103,7 +108,7 @@ class Denoiser(nn.Module):
         self.register_buffer("silence", torch.zeros(config.speech_dim))  # the backbone's answer to silence
         self.register_buffer("response_latents", torch.zeros(NUM_AUS, len(RESPONSE_LEVELS), size))
         self.register_buffer("response_levels", torch.tensor(RESPONSE_LEVELS), persistent=False)
-        vertices = torch.linspace(0, config.num_vertices - 1, config.template_points).round().long()
+        vertices = torch.linspace(0, config.num_vertices - 1, config.template_points, device="cpu").round().long()
         self.register_buffer("template_vertices", vertices, persistent=False)
 
         self.embed_motion = nn.Linear(size, dim)
@@ -112,9 +117,9 @@ class Denoiser(nn.Module):
         self.embed_speech = nn.Linear(config.speech_dim, dim)
         self.embed_template = nn.Linear(3 * config.template_points, dim)
         self.embed_step = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
-        self.places = nn.Parameter(0.02 * torch.randn(config.previous_frames + config.window_frames, dim))
-        self.kinds = nn.Parameter(0.02 * torch.randn(2, dim))  # the indicator: generated before, to be denoised
-        self.start = nn.Parameter(0.02 * torch.randn(dim))  # in place of a frame before the take
+        self.places = _small(config.previous_frames + config.window_frames, dim)
+        self.kinds = _small(2, dim)  # the indicator: generated before, to be denoised
+        self.start = _small(dim)  # in place of a frame before the take
         self.no_codes = nn.Parameter(torch.zeros(dim))
         self.no_speech = nn.Parameter(torch.zeros(dim))
         if config.core == "gru":
@@ -129,7 +134,7 @@ class Denoiser(nn.Module):
         self.speech_to_latents = nn.Linear(config.speech_dim, size)
         for road in (self.codes_to_latents.weight, self.speech_to_latents.weight, self.speech_to_latents.bias):
             nn.init.zeros_(road)
-        nn.init.normal_(self.head.weight, std=0.02)
+        self.head.weight = _small(size, dim)
         nn.init.zeros_(self.head.bias)
 
     # ------------------------------------------------------------------------------------------------- the network

@@ -30,11 +30,14 @@ class NoiseSchedule:
 
 
 def cosine_schedule(num_steps: int, offset: float = 0.008, max_beta: float = 0.999) -> NoiseSchedule:
-    """Nichol and Dhariwal's schedule, betas clipped to [1e-4, max_beta] as the base method does."""
-    times = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
+    """Nichol and Dhariwal's schedule, betas clipped to [1e-4, max_beta] as the base method does.
+
+    A table on the CPU, whatever the default device: arithmetic on torch's meta device imports its compiler, a second.
+    """
+    times = torch.arange(num_steps + 1, dtype=torch.float64, device="cpu") / num_steps
     curve = torch.cos((times + offset) / (1 + offset) * math.pi / 2) ** 2
     betas = (1 - curve[1:] / curve[:-1]).clamp(1e-4, max_beta)
-    kept = torch.cat((torch.ones(1, dtype=torch.float64), torch.cumprod(1 - betas, dim=0)))
+    kept = torch.cat((times.new_ones(1), torch.cumprod(1 - betas, dim=0)))
     return NoiseSchedule(kept.sqrt().float(), (1 - kept).sqrt().float())
 
 

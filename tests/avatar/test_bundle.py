@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -329,3 +331,13 @@ def test_the_look_comes_before_the_voice_and_only_from_a_sound_avatar(folder):
     with pytest.raises(InputError):
         load_avatar(folder, on_look=looks.append)
     assert len(looks) == 1
+
+
+def test_the_look_needs_none_of_the_libraries_that_take_a_second_to_import(folder):
+    code = (
+        "import sys; from avatar_viewer.avatar.bundle import load_avatar\n"
+        "slow = ('transformers', 'open_clip', 'torch._dynamo', 'sympy')\n"
+        f"load_avatar({str(folder)!r}, on_look=lambda look: sys.exit([name for name in slow if name in sys.modules] or 0))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
