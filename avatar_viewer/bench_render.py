@@ -35,10 +35,11 @@ def bench_render(avatar_folder: str | Path | None, quiet: bool = False) -> dict:
     say(
         f"{machine['processor']}, {machine['threads']} threads, {scene}; GPU {machine['gpu']}; auto draws with {machine['backend']}"
     )
-    say("  ms: median (p95). still: a talking mouth before a still camera. obvious: the obvious loop, and how many times faster.")
+    say("  ms: median (p95). still: a talking mouth before a still camera. obvious: the obvious loop, and how many times faster;")
+    say("  then the same loop in C++ (-O2, OpenMP), where this machine has a compiler.")
     say(
         "  Gaussians  size         whole          project        sort           list           blend          still"
-        "  fwd+bwd    pairs  Mlanes  useful  ns/lane  obvious  times"
+        "  fwd+bwd    pairs  Mlanes  useful  ns/lane  obvious  times      C++  times"
     )
     rows = []
     for count in COUNTS:
@@ -50,6 +51,7 @@ def bench_render(avatar_folder: str | Path | None, quiet: bool = False) -> dict:
                 f"  {count:9d}  {width:4d}x{height:<4d}  {_pair(row['ms'], row['p95_ms'])}  {phases}  {row['still_ms']:5.2f}"
                 f"  {row['forward_backward_ms']:7.2f}  {row['pairs']:7d}  {row['lanes'] / 1e6:6.1f}  {row['useful_lanes']:6.1%}"
                 f"  {row['ns_per_lane']:7.2f}  {row['obvious_ms']:7.1f}  {row['times_faster']:5.1f}"
+                + (f"  {row['obvious_cpp_ms']:7.1f}  {row['times_faster_than_cpp']:5.1f}" if row["obvious_cpp_ms"] else "      none")
             )
             if has_gpu:
                 row["gsplat"] = _measure_backend(frame, width, height, "gsplat", "cuda", torch.cuda.synchronize)
@@ -143,7 +145,9 @@ def _camera(turn: int, width: int, height: int) -> Camera:
 def _measure_cpu(frame: GaussianFrame, width: int, height: int, rasterizer) -> dict:
     from .rendering.cpu_backend import CpuRasterizer
     from .rendering.obvious import draw_obviously
+    from .rendering.obvious_cpp import build_obvious_cpp
 
+    draw_obviously_in_cpp = build_obvious_cpp()
     inputs, talking, still = _arrays(frame), _arrays(_talk(frame)), CpuRasterizer()
     pictures = [_empty_picture(width, height) for _ in range(3)]
     weights = torch.linspace(-1, 1, height * width * 3).reshape(height, width, 3)
@@ -153,7 +157,7 @@ def _measure_cpu(frame: GaussianFrame, width: int, height: int, rasterizer) -> d
     still.draw(inputs, camera, background, *pictures[1])
     draw_obviously(inputs, camera, background, threads, *pictures[0])
     _forward_backward(frame, camera, weights)
-    whole, obvious, both, talks, phases = [], [], [], [], []
+    whole, obvious, obvious_cpp, both, talks, phases = [], [], [], [], [], []
     for turn in range(ROUNDS):
         for again in range(3):
             moving = _camera(3 * turn + again, width, height)
@@ -162,10 +166,16 @@ def _measure_cpu(frame: GaussianFrame, width: int, height: int, rasterizer) -> d
         talks.append(_milliseconds(still.draw, talking, camera, background, *pictures[2], pictures[1]))
         talks.append(_milliseconds(still.draw, inputs, camera, background, *pictures[1], pictures[2]))
         obvious.append(_milliseconds(draw_obviously, inputs, moving, background, threads, *pictures[0]))
+        if draw_obviously_in_cpp is not None:
+            obvious_cpp.append(_milliseconds(draw_obviously_in_cpp, inputs, moving, background, threads, *pictures[0]))
         both.append(_milliseconds(_forward_backward, frame, moving, weights))
     rasterizer.draw(inputs, moving, background, *pictures[0])
     work = rasterizer.measure_work()
     phase_ms = {name: 1000 * statistics.median(p[name] for p in phases) for name in phases[0]}
+
+    def times_faster(than: list[float]) -> float | None:
+        return statistics.median(t / statistics.median(whole[3 * i : 3 * i + 3]) for i, t in enumerate(than)) if than else None
+
     return {
         "gaussians": len(frame.means),
         "width": width,
@@ -181,7 +191,9 @@ def _measure_cpu(frame: GaussianFrame, width: int, height: int, rasterizer) -> d
         "useful_lanes": work["useful_lanes"] / max(work["lanes"], 1),
         "ns_per_lane": 1e6 * phase_ms["blend"] / max(work["lanes"], 1),
         "obvious_ms": statistics.median(obvious),
-        "times_faster": statistics.median(o / statistics.median(whole[3 * i : 3 * i + 3]) for i, o in enumerate(obvious)),
+        "times_faster": times_faster(obvious),
+        "obvious_cpp_ms": statistics.median(obvious_cpp) if obvious_cpp else None,
+        "times_faster_than_cpp": times_faster(obvious_cpp),
     }
 
 

@@ -7,20 +7,39 @@ import torch
 
 from avatar_viewer import bench, bench_render, bench_speech
 from avatar_viewer.errors import InputError
+from avatar_viewer.rendering import obvious_cpp
 from avatar_viewer.rendering.cpu_backend import CpuRasterizer
 from avatar_viewer.rendering.obvious import draw_obviously
+from avatar_viewer.rendering.obvious_cpp import build_obvious_cpp
 
 
-def test_the_obvious_loop_draws_the_same_picture():
+def test_the_obvious_loops_draw_the_same_picture():
     frame, camera = bench_render._synthetic_head(3000), bench_render._camera(0, 120, 90)
     inputs = [t.numpy() for t in (frame.means, frame.quats, frame.scales, frame.opacities, frame.colors)]
-    pictures = []
-    for draw in (CpuRasterizer().draw, lambda *a: draw_obviously(*a[:3], 1, *a[3:])):
+    draws = {
+        "product": CpuRasterizer().draw,
+        "numba": lambda *a: draw_obviously(*a[:3], 1, *a[3:]),
+        "C++": lambda *a: build_obvious_cpp()(*a[:3], 2, *a[3:]),
+    }
+    if build_obvious_cpp() is None:
+        del draws["C++"]
+    pictures = {}
+    for name, draw in draws.items():
         color, alpha = torch.empty(90, 120, 3), torch.empty(90, 120)
         draw(inputs, camera, (1.0, 1.0, 1.0), color.numpy(), alpha.numpy())
-        pictures.append(color)
-    assert (pictures[0] - pictures[1]).square().mean() < 1e-5  # the tails beyond three sigmas
-    assert pictures[0].std() > 0.1
+        pictures[name] = torch.cat((color, alpha[..., None]), dim=-1)
+    for name, picture in pictures.items():
+        assert (pictures["product"] - picture).square().mean() < 1e-5, name  # the tails beyond three sigmas
+        assert (pictures["numba"] - picture).abs().quantile(0.99) < 0.02, name
+    assert pictures["product"].std() > 0.1
+
+
+def test_without_a_compiler_the_report_has_no_figure_for_it(monkeypatch):
+    monkeypatch.setattr(obvious_cpp.shutil, "which", lambda name: None)
+    build_obvious_cpp.cache_clear()
+    assert build_obvious_cpp() is None
+    monkeypatch.undo()
+    build_obvious_cpp.cache_clear()
 
 
 def test_the_render_report_has_every_count_at_every_size(monkeypatch, capsys):
