@@ -34,10 +34,11 @@ def write(tmp_path, *changes: dict):
 
 
 def test_the_corpus_reads_without_a_fault_and_is_as_large_as_promised(corpus):
-    assert len(corpus) >= 350
+    assert len(corpus) >= 3000
     assert {entry.kind for entry in corpus} == {"simple", "complex", "emotion"}
     shares = Counter(entry.split for entry in corpus)
-    assert shares["test"] >= 0.1 * len(corpus) and shares["val"] >= 0.08 * len(corpus)
+    # Held-out entries by number: what is added later is for training, and the test split stays as it was first measured on.
+    assert shares["test"] >= 146 and shares["val"] >= 141
 
 
 def test_every_action_unit_has_entries_in_training_and_in_test(corpus):
