@@ -75,8 +75,11 @@ def build_parser() -> argparse.ArgumentParser:
     motion.set_defaults(run=_motion)
 
     text = commands.add_parser("text", help="what a prompt asks of the action units")
-    text.add_argument("prompts", nargs="+", metavar="PROMPT")
+    text.add_argument("prompts", nargs="*", metavar="PROMPT")
     text.add_argument("--json", action="store_true", help="one JSON line a prompt")
+    text.add_argument(
+        "--sheet", type=Path, metavar="FILE", help="a PNG of each prompt slight, plain and very (no prompt: ten emotions)"
+    )
     _add_avatar(text)
     text.set_defaults(run=_text)
 
@@ -366,7 +369,16 @@ _ORBIT_FIELDS = {"yaw": "yaw_degrees", "pitch": "pitch_degrees", "distance": "di
 def _text(options: argparse.Namespace) -> None:
     from .networks.prompt_reading import format_readings
 
-    print(format_readings(options.prompts, _text_of(_load(options)).read, as_json=options.json))
+    if not options.prompts and options.sheet is None:
+        raise InputError("no prompt; give one, or --sheet FILE for the ten emotions")
+    avatar = _load(options)
+    text = _text_of(avatar)
+    if options.sheet is not None:
+        from .metrics.prompt_sheet import TEN_EMOTIONS, draw_prompt_sheet
+
+        draw_prompt_sheet(avatar, options.prompts or TEN_EMOTIONS, options.sheet)
+    if options.prompts:
+        print(format_readings(options.prompts, text.read, as_json=options.json))
 
 
 def _studio(options: argparse.Namespace) -> None:

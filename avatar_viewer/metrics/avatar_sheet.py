@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..action_units import NUM_AUS
 from ..avatar.animation import Animator
@@ -58,8 +59,13 @@ def draw_avatar(avatar: Avatar) -> Draw:
 def settle(avatar: Avatar, animator: Animator, values: np.ndarray) -> GaussianFrame:  # [C] values of RIG_CHANNELS
     """The Gaussians once the face has come to rest under sliders at `values`."""
     edit = replace(AUEdit(), offset=torch.from_numpy(np.asarray(values[:NUM_AUS], dtype=np.float32)))
-    window = speak(avatar, torch.zeros(round(SETTLE_SECONDS * SAMPLE_RATE)), EditTrack.constant(edit), blinks=False)
     gaze = torch.tensor([float(values[RIG_CHANNELS.index(name)]) for name in GAZE_CHANNELS])
-    last = (window.au_codes[-1], window.au_applied[-1], float(window.voice[-1]), window.offsets[-1], gaze)
+    return settle_under(avatar, animator, edit, gaze)
+
+
+def settle_under(avatar: Avatar, animator: Animator, edit: AUEdit, gaze: Tensor | None = None) -> GaussianFrame:  # gaze [2]
+    """The Gaussians once the face has come to rest under `edit`, in silence and without blinks."""
+    window = speak(avatar, torch.zeros(round(SETTLE_SECONDS * SAMPLE_RATE)), EditTrack.constant(edit), blinks=False)
+    last = (window.au_codes[-1], window.au_applied[-1], float(window.voice[-1]), window.offsets[-1])
     animator.reset()
-    return animator.pose(MotionFrame(window.end_seconds, *last), edit)
+    return animator.pose(MotionFrame(window.end_seconds, *last, torch.zeros(2) if gaze is None else gaze), edit)
