@@ -59,3 +59,9 @@ def test_ssim_is_one_for_equal_pictures_and_falls_with_noise():
 def test_sharpness_of_a_ramp_is_its_slope():
     ramp = torch.linspace(0, 1, 11).repeat(6, 1)[..., None].expand(6, 11, 3)
     assert sharpness(ramp) == pytest.approx(0.1, abs=1e-6)
+
+
+def test_the_gradient_of_ssim_is_that_of_its_formula():
+    torch.manual_seed(0)
+    image, truth = torch.rand(7, 9, 3, dtype=torch.float64, requires_grad=True), torch.rand(7, 9, 3, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda picture: ssim_map(picture, truth), (image,))
