@@ -354,7 +354,7 @@ def _camera(options: argparse.Namespace):
         return OrbitCamera(**{_ORBIT_FIELDS[name]: value for name, value in given.items()})
     if given:
         raise InputError(f"--camera {options.camera} already says where the camera is; leave out --{' --'.join(given)}")
-    from .training.datasets.capture import read_camera
+    from .training.datasets.camera_file import read_camera
 
     return read_camera(options.camera)
 

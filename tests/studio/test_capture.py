@@ -19,7 +19,8 @@ from avatar_viewer.errors import InputError
 from avatar_viewer.geometry import fit_rigid
 from avatar_viewer.studio.blendshapes import RIG_CHANNELS
 from avatar_viewer.studio.takes import read_sentences
-from avatar_viewer.training.datasets.capture import open_capture, read_openface_csv
+from avatar_viewer.training.datasets.capture import open_capture
+from avatar_viewer.training.datasets.openface import read_openface_csv
 from avatar_viewer.training.datasets.undistort import Undistortion
 
 pytest.importorskip("mitsuba")

@@ -6,10 +6,7 @@ Knows the layout; knows no loss and no model.
 
 from __future__ import annotations
 
-import csv
-import json
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from ...action_units import AU_NAMES, reorder
 from ...config import SAMPLE_RATE
 from ...errors import InputError
 from ...types import AUCodes, Camera, RigidGroup
+from .camera_file import read_cameras
+from .capture_files import read_csv, read_json, read_npz, read_picture
+from .openface import read_openface_csv
 from .undistort import Undistortion
 
 FORMAT_VERSION = 1
@@ -62,8 +60,8 @@ class Shot:
 
     def load(self) -> tuple[Tensor, Tensor]:  # [H, W, 3] uint8 over white, [H, W] uint8
         """The picture over white and its coverage; `InputError` names a file that cannot be read."""
-        color = _read_image(self.color_path, "RGB")
-        mask = _read_image(self.mask_path, "L") if self.mask_path.exists() else np.full(color.shape[:2], 255, dtype=np.uint8)
+        color = read_picture(self.color_path, "RGB")
+        mask = read_picture(self.mask_path, "L") if self.mask_path.exists() else np.full(color.shape[:2], 255, dtype=np.uint8)
         if self.undistortion is not None:
             color, mask = self.undistortion.apply(color, 255), self.undistortion.apply(mask, 0)
         expected = (self.view.height, self.view.width)
@@ -105,7 +103,7 @@ class TalkingSequence:
 
     @cached_property
     def phones(self) -> tuple[tuple[float, float, str], ...]:
-        rows = _read_csv(self.folder / "phones.csv")[1]
+        rows = read_csv(self.folder / "phones.csv")[1]
         return tuple((float(start), float(end), phone) for start, end, phone in rows)
 
     @cached_property
@@ -119,7 +117,7 @@ class TalkingSequence:
         path = self.folder / "performance.npz"
         if not path.exists():
             return None
-        arrays = _read_npz(path, ("values", "channels"))
+        arrays = read_npz(path, ("values", "channels"))
         return arrays["values"], tuple(str(name) for name in arrays["channels"])
 
     @property
@@ -127,7 +125,7 @@ class TalkingSequence:
         return (self.folder / "meshes.npz").exists()
 
     def meshes(self) -> Tensor:  # [T, V, 3] metres
-        return torch.from_numpy(_read_npz(self.folder / "meshes.npz", ("vertices",))["vertices"]).float()
+        return torch.from_numpy(read_npz(self.folder / "meshes.npz", ("vertices",))["vertices"]).float()
 
     def groups(self) -> GroupMotion:
         return _read_groups(self.folder / "groups.npz")
@@ -166,7 +164,7 @@ class Capture:
         path = self.folder / "scaffold.npz"
         if not path.exists():
             return None
-        a = _read_npz(path, ("points", "normals", "colors", "parts", "part_names", "attachments"))
+        a = read_npz(path, ("points", "normals", "colors", "parts", "part_names", "attachments"))
         names, attachments = tuple(map(str, a["part_names"])), tuple(map(str, a["attachments"]))
         points, normals, colors = (torch.from_numpy(a[key]).float() for key in ("points", "normals", "colors"))
         return Scaffold(points, normals, colors, torch.from_numpy(a["parts"]).long(), names, attachments)
@@ -191,7 +189,7 @@ def open_capture(folder: Path | str) -> Capture:
     """Read a capture's index, mesh and cameras and check that its files are there."""
     folder = Path(folder)
     faults: list[str] = []
-    index = _read_json(folder / "capture.json", faults)
+    index = read_json(folder / "capture.json", faults)
     if not isinstance(index, dict):
         raise InputError(f"{folder} is no capture: {'; '.join(faults) or 'capture.json is no object'}")
     if index.get("format") != FORMAT_VERSION:
@@ -200,7 +198,7 @@ def open_capture(folder: Path | str) -> Capture:
         faults.append(f"capture.json: units {index.get('units')!r}, expected 'metres'")
     neutral, faces = _read_template(folder / "template.obj", faults)
     regions = _read_regions(folder / "regions.json", len(neutral), faults)
-    cameras, undistortions = _read_cameras(folder / "cameras.json", faults)
+    cameras, undistortions = read_cameras(folder / "cameras.json", faults)
     split = index.get("split", {})
     held_out = tuple(split.get("held_out_cameras", ()))
     faults += [f"capture.json: held-out camera {name!r} is not in cameras.json" for name in held_out if name not in cameras]
@@ -221,7 +219,7 @@ def open_capture(folder: Path | str) -> Capture:
         if not (pose_folder / "mesh.npz").exists():
             continue  # a studio that has not come so far yet
         try:
-            vertices = torch.from_numpy(_read_npz(pose_folder / "mesh.npz", ("vertices",))["vertices"][0]).float()
+            vertices = torch.from_numpy(read_npz(pose_folder / "mesh.npz", ("vertices",))["vertices"][0]).float()
             groups = _read_groups(pose_folder / "groups.npz") if (pose_folder / "groups.npz").exists() else None
         except InputError as error:
             faults.append(str(error))
@@ -248,35 +246,6 @@ def open_capture(folder: Path | str) -> Capture:
         viseme_aus=index.get("viseme_aus", {}),
         undistortions=undistortions,
     )
-
-
-def read_openface_csv(path: Path) -> AUCodes:
-    """AU intensities of an OpenFace-like CSV (`AU01_r` ...), joined by name in the registry's order.
-
-    Header names may carry spaces, as OpenFace's do; unreliable frames (success 0) take their neighbours' values.
-    """
-    header, rows = _read_csv(path)
-    names = [name.strip() for name in header]
-    columns = [(i, name[:-2]) for i, name in enumerate(names) if name.startswith("AU") and name.endswith("_r")]
-    if not columns:
-        raise InputError(f"{path} has no AU intensity column (AU01_r ...); found {', '.join(names[:8])} ...")
-    try:
-        values = np.array([[float(row[i]) for i, _ in columns] for row in rows], dtype=np.float32).reshape(
-            len(rows), len(columns)
-        )
-        success = (
-            np.array([float(row[names.index("success")]) > 0.5 for row in rows])
-            if "success" in names
-            else np.ones(len(rows), bool)
-        )
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{path} holds something that is no number: {error}") from error
-    if len(rows) and success.any() and not success.all():
-        good = np.flatnonzero(success)
-        every = np.arange(len(rows))
-        values = np.stack([np.interp(every, good, values[good, i]) for i in range(values.shape[1])], axis=1).astype(np.float32)
-    ordered, _, _ = reorder(np.clip(values, 0.0, 5.0), [name for _, name in columns])
-    return AUCodes(torch.from_numpy(ordered), AU_NAMES)
 
 
 def _read_sequences(folder: Path, index: Mapping, faults: list[str]) -> tuple[TalkingSequence, ...]:
@@ -323,7 +292,7 @@ def _read_template(path: Path, faults: list[str]) -> tuple[Tensor, Tensor]:
 
 
 def _read_regions(path: Path, count: int, faults: list[str]) -> dict[str, Tensor]:
-    found = _read_json(path, faults)
+    found = read_json(path, faults)
     if not isinstance(found, dict):
         return {}
     regions = {name: torch.tensor(ids, dtype=torch.int64).reshape(-1) for name, ids in found.items()}
@@ -338,24 +307,6 @@ def _read_regions(path: Path, count: int, faults: list[str]) -> dict[str, Tensor
     return regions
 
 
-def _read_cameras(path: Path, faults: list[str]) -> tuple[dict[str, Camera], dict[str, Undistortion]]:
-    found = _read_json(path, faults)
-    cameras, undistortions = {}, {}
-    for name, entry in found.items() if isinstance(found, dict) else ():
-        try:
-            intrinsics = torch.tensor(entry["K"], dtype=torch.float32).reshape(3, 3)
-            pose = torch.tensor(entry["camera_to_world"], dtype=torch.float64).reshape(4, 4)
-            distortion = np.asarray(entry.get("D", [0.0] * 5), dtype=np.float64).reshape(-1)
-            cameras[name] = Camera(torch.linalg.inv(pose).float(), intrinsics, int(entry["width"]), int(entry["height"]))
-            if distortion.any():
-                undistortions[name] = Undistortion(
-                    intrinsics.double().numpy(), distortion, cameras[name].width, cameras[name].height
-                )
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            faults.append(f"cameras.json: {name}: {type(error).__name__} {error}")
-    return cameras, undistortions
-
-
 def _try_groups(path: Path, faults: list[str]) -> GroupMotion | None:
     try:
         return _read_groups(path)
@@ -365,49 +316,9 @@ def _try_groups(path: Path, faults: list[str]) -> GroupMotion | None:
 
 
 def _read_groups(path: Path) -> GroupMotion:
-    arrays = _read_npz(path, ("names", "parents", "pivots", "follows_gaze", "transforms", "gaze"))
+    arrays = read_npz(path, ("names", "parents", "pivots", "follows_gaze", "transforms", "gaze"))
     groups = tuple(
         RigidGroup(str(name), str(parent), tuple(float(x) for x in pivot), bool(follows))
         for name, parent, pivot, follows in zip(arrays["names"], arrays["parents"], arrays["pivots"], arrays["follows_gaze"])
     )
     return GroupMotion(groups, torch.from_numpy(arrays["transforms"]).float(), torch.from_numpy(arrays["gaze"]).float())
-
-
-def _read_json(path: Path, faults: list[str]) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        faults.append(f"{path.name}: {error}")
-        return None
-
-
-def _read_npz(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in keys if key not in archive.files]
-            if missing:
-                raise InputError(f"{path} lacks {', '.join(missing)}")
-            return {key: archive[key] for key in keys}
-    except InputError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-
-
-def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    if not rows:
-        raise InputError(f"{path} is empty")
-    return rows[0], rows[1:]
-
-
-def _read_image(path: Path, mode: str) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert(mode))
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise InputError(f"cannot read picture {path}: {error}") from error
