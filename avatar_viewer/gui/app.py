@@ -39,6 +39,7 @@ from .file_list import FileList
 from .prompt import PromptPanel
 from .record import RecordPanel
 from .rescue import RescueDialog
+from .rest import Need, Rest
 from .screen import InputSense
 from .shortcuts import find_action
 from .sound_panel import SoundPanel
@@ -52,13 +53,7 @@ from .viewport import ViewportPanel
 PANEL_WIDTH = 430
 _EASE_SECONDS = 0.4  # after an edit the face still moves for so long
 _CPU_FPS, _GPU_FPS = 40.0, 60.0  # two cores also have speech to hear and a window to draw
-_RESTING_FPS = ((2.0, 30.0), (10.0, 12.0), (1e9, 5.0))  # (seconds since the last input, frames a second)
-_IDLE_SECONDS, _IDLE_FPS = 2.0, 2.0  # instead, where mouse and keys can be sensed without drawing
-_HURRY_SECONDS, _HURRY_FPS = 0.15, 60.0  # after a touch: what it changes is seen two frames later, so these come soon
 _SHARP_SECONDS = 0.5  # a face that stands still so long is drawn at full size, whatever is being shed
-_SENSE_SECONDS, _AWAKE_SECONDS = 0.03, 0.3
-_TYPING_FPS = 12.0  # for the cursor
-_LOADING_FPS = 12.0  # what is being loaded needs the cores
 _KEY_REPEAT_SECONDS = 0.2
 _ERROR_SECONDS = 10.0  # that an error stays in sight whatever else there is to say
 _LONG_MESSAGE = 180  # characters: these get a dialog
@@ -91,15 +86,14 @@ class App:
         self._render: Render | None = None
         self._must_draw = True
         self._moving_until = 0.0
-        self._last_input = self._last_motion = time.monotonic()
-        self._hurry_until = 0.0
-        self._awake_until = 0.0  # time.monotonic() up to which input that was sensed is waited for
+        self._last_motion = time.monotonic()
         self._last_mouse: tuple = ()
         self._last_key: tuple[str, float] = ("", 0.0)
         self._last_trace = 0.0
         self._rate = FrameRate()
         self._pacing = Pacing()
         self._sense = InputSense()
+        self._rest = Rest(self._sense)
         self._stages = StageTimes()
         self._pictures = 0
         self._failed_pictures = 0  # in a row
@@ -183,19 +177,19 @@ class App:
             self._edit_given = edit
             self.session.set_edit(edit)
             self._moving_until = time.monotonic() + _EASE_SECONDS
-            self._hurry_until = time.monotonic() + _HURRY_SECONDS
+            self._rest.hurry()
         self._stages.lap("panels")
         has_picture = self._draw_picture()
         self._stages.start()
         if gate.draw_frame():
-            self._hurry_until = time.monotonic() + _HURRY_SECONDS
+            self._rest.hurry()
         self._stages.lap("window")
         if has_picture and not (self.session.is_loading or self.session.is_opening):
             self._pace(time.monotonic() - began)
         self.session.display_seconds = self._display_seconds()
         self._rate.tick(time.monotonic())
         self._write_trace()
-        self._rest(began)
+        self._rest.wait(began, self._need(), gate.window_rectangle())
 
     def _draw_picture(self) -> bool:
         """Draw the face of this moment, if it differs from what is on show; True where it was drawn."""
@@ -264,32 +258,15 @@ class App:
         self._failed_pictures += 1
         return None
 
-    def _rest(self, began: float) -> None:
-        """Sleep away what this frame does not need."""
-        session, now = self.session, time.monotonic()
-        is_busy = session.clock.is_playing or session.recorder or now < self._moving_until
-        fps = self._pacing.limit_fps(_CPU_FPS if self._backend == "cpu" else _GPU_FPS)
-        if session.is_loading or session.is_opening:
-            fps = _LOADING_FPS
-        elif now < self._hurry_until:
-            fps = self._pacing.limit_fps(_HURRY_FPS)
-        elif not is_busy and not self._viewport.is_moving:
-            untouched = now - self._last_input
-            if untouched > _IDLE_SECONDS and now > self._awake_until and self._sense.is_able:
-                self._doze(began + 1.0 / (_TYPING_FPS if gate.is_typing() else _IDLE_FPS))
-                return
-            fps = min(fps, _RESTING_FPS[0][1] if now <= self._awake_until else next(rate for since, rate in _RESTING_FPS if untouched < since))
-        time.sleep(max(0.0, began + 1.0 / fps - time.monotonic()))
-
-    def _doze(self, until: float) -> None:
-        """Until then, or until somebody touches mouse or keys."""
-        rectangle = gate.window_rectangle()
-        while (left := until - time.monotonic()) > 0.0:
-            time.sleep(min(left, _SENSE_SECONDS))
-            if self._sense.has_changed(*rectangle):
-                now = time.monotonic()
-                self._awake_until, self._hurry_until = now + _AWAKE_SECONDS, now + _HURRY_SECONDS
-                return
+    def _need(self) -> Need:
+        session = self.session
+        is_moving = session.clock.is_playing or session.recorder or self._viewport.is_moving or time.monotonic() < self._moving_until
+        return Need(
+            moving_fps=(_CPU_FPS if self._backend == "cpu" else _GPU_FPS) if is_moving else None,
+            is_held=any(gate.is_button_down(name) for name in gate.BUTTONS) or gate.is_typing(),
+            is_loading=session.is_loading or session.is_opening,
+            most_fps=self._pacing.limit_fps(1e9),
+        )
 
     # ---- panels ----------------------------------------------------------------------------------------------------
 
@@ -305,9 +282,10 @@ class App:
     def _update_panels(self) -> None:
         mouse = (gate.mouse_position(), *(gate.is_button_down(name) for name in gate.BUTTONS))
         if mouse != self._last_mouse:
-            self._last_mouse, self._last_input = mouse, time.monotonic()
+            self._last_mouse = mouse
+            self._rest.note_touch()
             if any(mouse[1:]):
-                self._hurry_until = time.monotonic() + _HURRY_SECONDS
+                self._rest.hurry()
         if self._viewport.update():
             self._must_draw = True
         self._transport.update()
@@ -410,13 +388,13 @@ class App:
             self._must_draw = True
 
     def _on_wheel(self, turns: float) -> None:
-        self._last_input = time.monotonic()
+        self._rest.note_touch()
         if self._viewport.wheel(turns):
             self._must_draw = True
 
     def _on_key(self, key: str) -> None:
         now = time.monotonic()
-        self._last_input = now
+        self._rest.note_touch()
         if gate.is_typing() and key != "escape" and not (key == "slash" and gate.is_key_down("ctrl")):
             return
         if self._last_key[0] == key and now - self._last_key[1] < _KEY_REPEAT_SECONDS:
