@@ -7,6 +7,7 @@ With no screen, the demo clip is rendered to an mp4 and a contact sheet instead.
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import sys
 from pathlib import Path
@@ -115,5 +116,19 @@ def render_demo(options: argparse.Namespace, reason: str) -> None:
     print(f"{done.path}: {done.frames} frames at {done.fps:g} fps; {sheet}: twelve moments of it")
 
 
+def leave(status: list[int]) -> None:
+    """End the process here: taking apart the thousands of modules that are loaded takes seconds, and a thread that is still
+    loading an avatar would hold it up."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status[0])
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    status = [1]  # of an exception
+    atexit.register(leave, status)  # the first to be registered is the last to be run
+    try:
+        status[0] = main()
+    except SystemExit as error:  # of argparse
+        status[0] = error.code if isinstance(error.code, int) else 0
+        raise

@@ -19,6 +19,7 @@ import torch
 from ..avatar.animation import edited_codes, pose_gaussians
 from ..avatar.bundle import Avatar, load_avatar
 from ..errors import InputError
+from ..live.children import end_children
 from ..live.decoding import SOUND_SUFFIXES
 from ..live.export import BACKGROUND
 from ..live.handoff import MotionTimeline
@@ -77,6 +78,8 @@ class App:
 
     def __init__(self, options: ViewerOptions) -> None:
         self._options = options
+        self._is_stopping = False
+        self._handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}  # before any process is started
         self._trace = Trace(options.trace) if options.trace else None
         self.session = Session()
         self.edits = EditState()
@@ -97,7 +100,6 @@ class App:
         self._stages = StageTimes()
         self._pictures = 0
         self._failed_pictures = 0  # in a row
-        self._is_stopping = False
         self._message = ""
         self._error_until = 0.0  # time.monotonic() before which a notice does not replace the error on show
         self._edit_given: AUEdit | None = None
@@ -134,7 +136,6 @@ class App:
 
     def run(self) -> None:
         """Until the window is closed, or SIGTERM or Ctrl-C arrives."""
-        handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             self._begin()
             while gate.is_open() and not self._is_stopping:
@@ -145,9 +146,10 @@ class App:
             finally:
                 gate.close_window()
                 self._sense.close()
+                end_children()
                 if self._trace:
                     self._trace.close()
-                for number, handler in handlers.items():
+                for number, handler in self._handlers.items():
                     signal.signal(number, handler)
 
     def _begin(self) -> None:

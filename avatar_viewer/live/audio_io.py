@@ -22,6 +22,7 @@ from .voice_chain import VoiceSettings
 
 _STALL_SECONDS = 3.0
 _START_SECONDS = 20.0  # for a process and a sound server to come up on a machine that is busy loading
+_QUIT_SECONDS = 0.5  # to end when asked
 _QUIET_SECONDS = 0.7  # without a block from the microphone, which come every 10 to 40 ms: worth saying, not yet worth giving up
 
 
@@ -35,6 +36,7 @@ class _DeviceProcess:
         path = os.path.join(self.folder, "fields")
         self.fields = SharedFields(path, fields, create=True)
         context = multiprocessing.get_context("spawn")
+        self._quit_at: float | None = None
         self.connection, child_end = context.Pipe()
         self.process = context.Process(target=entry, args=(path, child_end, self.folder, device), name=name, daemon=True)
         self.process.start()
@@ -55,10 +57,16 @@ class _DeviceProcess:
             found.append(("failed", "its process ended unexpectedly"))
         return found
 
+    def quit(self) -> None:
+        """Ask it to end, without waiting."""
+        if self._quit_at is None:
+            self._quit_at = time.monotonic()
+            self.send(("quit",))
+
     def close(self) -> None:
         """Ask, wait a moment, then kill: a driver that hangs must not hold the window."""
-        self.send(("quit",))
-        self.process.join(timeout=0.5)
+        self.quit()
+        self.process.join(timeout=max(0.0, self._quit_at + _QUIT_SECONDS - time.monotonic()))
         if self.process.is_alive():
             self.process.kill()
             self.process.join(timeout=1.0)
@@ -159,6 +167,10 @@ class Player:
             self._clock.report(state["frame"] / PLAYBACK_RATE, state["heard_at"])
         return self._clock.at(time.monotonic())
 
+    def quit(self) -> None:
+        """`close` is about to come."""
+        self._child.quit()
+
     def close(self) -> None:
         self._child.close()
 
@@ -211,6 +223,10 @@ class Microphone:
         if state["samples"]:
             self._clock.report(state["samples"] / SAMPLE_RATE - self.delay_seconds, state["captured_at"])
         return max(0.0, self._clock.at(time.monotonic()))
+
+    def quit(self) -> None:
+        """`close` is about to come."""
+        self._child.quit()
 
     def close(self) -> None:
         self._child.close()

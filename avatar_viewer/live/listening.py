@@ -208,5 +208,9 @@ class Listening:
             self._is_trying = True
             self._open(self.name)
 
+    def quit(self) -> None:
+        """`close` is about to come."""
+        self._microphone.quit()
+
     def close(self) -> None:
         self._microphone.close()

@@ -189,6 +189,12 @@ class Output:
                 candidate.play()
             self._say(f"Sound comes from {candidate.device_name}")
 
+    def quit(self) -> None:
+        """`close` is about to come."""
+        for player in (self._player, self._candidate):
+            if player is not None:
+                player.quit()
+
     def close(self) -> None:
         for player in (self._player, self._candidate):
             if player is not None:

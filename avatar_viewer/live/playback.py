@@ -310,6 +310,12 @@ class Playback:
                 self._defer(source.close)
         self.microphone = self.sound = None
 
+    def quit(self) -> None:
+        """Tell the processes of devices that the end is near; `close` waits for them."""
+        self.output.quit()
+        if self.microphone is not None:
+            self.microphone.quit()
+
     def close(self) -> None:
         self._close_source()
         self.output.close()

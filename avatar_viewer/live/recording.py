@@ -137,8 +137,10 @@ class Recording:
             self._check_disk(recorder)
 
     def close(self) -> None:
-        """Finish a take that is running and wait for its file."""
+        """Finish a take that is running and wait for its file; not for an encoder that hangs."""
         self.stop()
+        if self.recorder is not None:
+            self.recorder.hurry()
         while (recorder := self.recorder) is not None:
             try:
                 recorder.poll()

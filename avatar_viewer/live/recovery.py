@@ -157,13 +157,18 @@ def _mend(folder: TakeFolder) -> Path:
 class TakeRescue:
     """Recovery for the window: looks and works off the frame loop, and keeps what was found until the artist decides."""
 
-    def __init__(self, say: Say, defer: Callable[[Callable[[], None]], None]) -> None:
-        self._say, self._defer = say, defer
+    def __init__(
+        self,
+        say: Say,
+        defer: Callable[[Callable[[], None]], None],  # has something done that may take a moment
+        look: Callable[[Callable[[], None]], None],  # likewise, unless the session closes before
+    ) -> None:
+        self._say, self._defer, self._look = say, defer, look
         self._news: Latest[tuple[Remains, ...]] = Latest()
         self.found: tuple[Remains, ...] = ()
 
     def search(self, folder: Path) -> None:
-        self._defer(lambda: self._news.put(tuple(remains for remains in find_remains(folder) if not remains.is_empty)))
+        self._look(lambda: self._news.put(tuple(remains for remains in find_remains(folder) if not remains.is_empty)))
 
     def update(self) -> bool:
         """Once a frame; True where a search has found something."""

@@ -7,8 +7,8 @@ becomes a `Message`; the session keeps what it had. Sound and time are `playback
 
 from __future__ import annotations
 
-import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from ..types import AUEdit, MotionFrame
 from .clock import Clock
 from .decoding import Sound
 from .delay import DEFAULT_DELAY, DelayParts, DelaySetting
+from .errands import Errands
 from .handoff import Failure, FirstFailure, Latest, MotionTimeline
 from .listening import Listening
 from .messages import Message, describe
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from ..types import Render
 
 _FIRST_PICTURE_SECONDS = 0.5  # that the head's voice waits for its look
+
+
+_CLOSE_SECONDS = 2.0  # for threads to end; a take has its own patience
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,11 @@ class Session:
         self._motion_made: Latest[SpeechMotion | Failure] = Latest()
         self._read: Latest[PromptReading | Failure] = Latest()
         self._prompts: Latest[str] = Latest()
-        self._errands: queue.Queue[Callable[[], None] | None] = queue.Queue()
-        self._errand_thread = threading.Thread(target=self._run_errands, name="errands", daemon=True)
+        self._errands = Errands(self._failure)
+        self._errand_thread = threading.Thread(target=self._errands.run, name="errands", daemon=True)
         self._errand_thread.start()
         self.recording = Recording(self._say, self._errands.put)
-        self.rescue = TakeRescue(self._say, self._errands.put)
+        self.rescue = TakeRescue(self._say, self._errands.put, look=self._errands.put_droppable)
         self.playback = Playback(
             say=self._say, defer=self._errands.put, begin_speech=self._begin_speech,
             has_sound_output=has_sound_output, output_device=output_device, clock=clock,
@@ -124,7 +128,7 @@ class Session:
             except Exception as error:  # the end of this errand: shown as a message
                 self._loaded.put(Failure("avatar", error))
 
-        self._errands.put(errand)
+        self._errands.put_droppable(errand)
 
     def _offer_look(self, avatar: Avatar) -> None:
         """In the worker: the head before its voice, and time to draw it, since imports would hold the frame loop up."""
@@ -161,7 +165,7 @@ class Session:
         if self.prompt:
             self.set_prompt(self.prompt)
         elif avatar.text is not None:
-            self._errands.put(lambda: avatar.text.read("neutral"))  # the text tower is slow to load; not at the first prompt
+            self._errands.put_droppable(lambda: avatar.text.read("neutral"))  # the text tower is slow to load; not at the first prompt
 
     def _new_motion(self, avatar: Avatar, edits: EditTrack) -> SpeechMotion:
         stream = self.delay.stream if self._uses_low_delay else None
@@ -216,7 +220,7 @@ class Session:
             except Exception as error:  # the end of this errand: shown as a message
                 self._motion_made.put(Failure("delay", error))
 
-        self._errands.put(errand)
+        self._errands.put_droppable(errand)
 
     def stop_microphone(self) -> None:
         if self.microphone is not None:
@@ -312,7 +316,7 @@ class Session:
             except Exception as error:  # the end of this errand: shown as a message
                 self._read.put(Failure("prompt", error))
 
-        self._errands.put(errand)
+        self._errands.put_droppable(errand)
         return True
 
     def forget_prompt(self) -> None:
@@ -490,21 +494,25 @@ class Session:
             self._driver_thread.join(timeout=5.0)
         self._driver = self._driver_thread = None
 
-    def _run_errands(self) -> None:
-        while (errand := self._errands.get()) is not None:
-            try:
-                errand()
-            except Exception as error:  # the end of this errand, not of the thread
-                self._failure.put("worker", error)
-
     def _say(self, text: str, *, is_error: bool = False) -> None:
         self.messages.append(Message(text, is_error))
 
     def close(self) -> None:
-        """Stop from any state; a take is finished, not lost."""
+        """Stop from any state, in a moment; a take is finished, not lost.
+
+        All are told first and waited for afterwards, together. A thread that is loading an avatar is left to end by itself, or
+        with the program.
+        """
+        until = time.monotonic() + _CLOSE_SECONDS
         self.pause()
+        self.recording.stop()
+        self.playback.quit()
+        if self._driver is not None:
+            self._driver.stop()
         self.recording.close()
-        self._stop_driver()
+        self._errands.close()
         self.playback.close()
-        self._errands.put(None)
-        self._errand_thread.join(timeout=10.0)
+        for thread, is_waited_for in ((self._driver_thread, True), (self._errand_thread, self._errands.is_needed)):
+            if thread is not None and is_waited_for:
+                thread.join(timeout=max(0.0, until - time.monotonic()))
+        self._driver = self._driver_thread = None

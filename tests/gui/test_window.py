@@ -1,137 +1,15 @@
 """The real window on a virtual screen, driven by mouse and keys as a person does; what it did is read from its trace."""
 
-import json
 import os
 import shutil
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-import soundfile
 from interrupted_take import interrupt_take
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.window
 RESIZES = int(os.environ.get("AVATAR_VIEWER_RESIZES", "20"))  # 200 once in a while
-TIMEOUT = 90.0  # generous: CI machines are slow, and shared
-
-
-class Window:
-    """The viewer as a process of its own, with empty folders."""
-
-    def __init__(
-        self, folder, screen, avatar, *arguments, environment=None, ready=lambda state: state["avatar"] is not None, program=ROOT / "run_viewer.py"
-    ):  # fmt: skip
-        self.folder, self._screen = folder, screen
-        self._trace = folder / "trace.jsonl"
-        self._log = open(folder / "log.txt", "w")
-        self._environment = {
-            **os.environ, "DISPLAY": screen, "LIBGL_ALWAYS_SOFTWARE": "1", "PYTHONPATH": str(ROOT), "PULSE_SERVER": "unix:/nowhere",
-            **(environment or {}),
-        }  # fmt: skip
-        command = [sys.executable, "-X", "faulthandler", str(program), "--avatar", avatar, "--trace", self._trace, *arguments]
-        self.process = subprocess.Popen([str(part) for part in command], cwd=folder, env=self._environment, stdout=self._log, stderr=self._log)
-        self.wait(ready, "the window being ready")
-        self.id = self.xdotool("search", "--onlyvisible", "--name", "Avatar viewer").split()[0]
-        self.xdotool("windowfocus", "--sync", self.id)
-        geometry = dict(line.split("=") for line in self.xdotool("getwindowgeometry", "--shell", self.id).split())
-        self._corner = int(geometry["X"]), int(geometry["Y"])
-
-    def xdotool(self, *arguments):
-        answer = subprocess.run(["xdotool", *map(str, arguments)], env=self._environment, capture_output=True, text=True, timeout=20)
-        return answer.stdout.strip()
-
-    def lines(self):
-        text = self._trace.read_text() if self._trace.exists() else ""
-        return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
-
-    @property
-    def state(self):
-        return self.lines()[-1]
-
-    def wait(self, condition, what, seconds=TIMEOUT):
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                pytest.fail(f"{what}: the viewer ended with {self.process.returncode}: {self.log()[-3000:]}")
-            lines = self.lines()
-            if lines and condition(lines[-1]):
-                return lines[-1]
-            time.sleep(0.1)
-        pytest.fail(f"{what}: did not happen; last: {self.lines()[-1:]} {self.log()[-2000:]}")
-
-    def log(self):
-        return (self.folder / "log.txt").read_text()
-
-    def settle(self):
-        """Let two lines of trace pass: what was done is in the state."""
-        count = len(self.lines())
-        self.wait(lambda state: len(self.lines()) >= count + 3, "the trace going on")
-
-    def move(self, x, y):
-        self.xdotool("mousemove", self._corner[0] + x, self._corner[1] + y)
-        time.sleep(0.25)
-
-    def drag(self, start, end, button=1):
-        self.move(*start)
-        self.xdotool("mousedown", button)
-        time.sleep(0.3)
-        for step in range(1, 6):
-            self.move(*(a + (b - a) * step // 5 for a, b in zip(start, end)))
-        time.sleep(0.3)
-        self.xdotool("mouseup", button)
-        time.sleep(0.3)
-
-    def click(self, x, y, button=1):
-        self.move(x, y)
-        self.xdotool("mousedown", button)
-        time.sleep(0.25)
-        self.xdotool("mouseup", button)
-        time.sleep(0.25)
-
-    def key(self, *names):
-        for name in names:
-            self.xdotool("key", name)
-            time.sleep(0.3)
-
-    def place(self, name):
-        """Middle of an item, in pixels of the window, as the trace tells it."""
-        return tuple(int(value) for value in self.state["places"][name])
-
-    def close(self):
-        if self.process.poll() is None:
-            self.process.terminate()
-        try:
-            return self.process.wait(30)
-        finally:
-            if self.process.poll() is None:
-                self.process.kill()
-            self._log.close()
-
-
-@pytest.fixture
-def voice(tmp_path):
-    seconds = np.arange(16_000 * 20) / 16_000
-    samples = 0.3 * np.sin(2 * np.pi * 160 * seconds) * (0.5 + 0.5 * np.sin(2 * np.pi * 2 * seconds))
-    soundfile.write(tmp_path / "voice.wav", samples.astype(np.float32), 16_000)
-    return tmp_path / "voice.wav"
-
-
-@pytest.fixture
-def open_window(tmp_path, screen, tiny_avatar_folder):
-    opened = []
-
-    def opener(*arguments, avatar=tiny_avatar_folder, **options):
-        opened.append(Window(tmp_path, screen, avatar, "--size", "256x256", *arguments, **options))
-        return opened[-1]
-
-    yield opener
-    for window in opened:
-        window.close()
 
 
 def test_mouse_orbits_pans_and_zooms_and_keys_bring_the_camera_back(open_window):
