@@ -453,7 +453,7 @@ class App:
         session, recorder = self.session, self.session.recorder
         self._trace.write(
             cpu_seconds=round(time.process_time(), 2), fps=round(self._rate.fps, 1), p95_ms=round(self._rate.p95_ms, 1),
-            pictures=self._pictures, shed=self._pacing.badge,
+            frames_ms=[round(1000 * span, 1) for span in self._rate.take_spans()], pictures=self._pictures, shed=self._pacing.badge,
             stages_ms={name: round(ms, 1) for name, ms in self._stages.ms.items()}, hop_ms=round(1000 * session.hop_seconds_spent),
             hops_a_second=round(1000 / session.stream.hop_ms, 2), underflows=session.playback.output.underflows,
             avatar=session.avatar.name if session.avatar and not session.is_look else None, loading=session.is_loading, backend=self._backend,

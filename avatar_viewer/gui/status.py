@@ -12,6 +12,7 @@ from . import gate, theme
 HEIGHT = 34
 _WINDOW_SECONDS = 2.0
 _MESSAGE_SECONDS = 12.0
+_MOST_UNTOLD = 1000  # frames, where nobody asks
 
 
 class FrameRate:
@@ -19,11 +20,20 @@ class FrameRate:
 
     def __init__(self) -> None:
         self._stamps: deque[float] = deque()
+        self._untold: deque[float] = deque(maxlen=_MOST_UNTOLD)
 
     def tick(self, now: float) -> None:
+        if self._stamps:
+            self._untold.append(now - self._stamps[-1])
         self._stamps.append(now)
         while self._stamps and now - self._stamps[0] > _WINDOW_SECONDS:
             self._stamps.popleft()
+
+    def take_spans(self) -> list[float]:
+        """Seconds of every frame since this was last asked."""
+        spans = list(self._untold)
+        self._untold.clear()
+        return spans
 
     @property
     def frame_seconds(self) -> list[float]:
