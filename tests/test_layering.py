@@ -98,3 +98,38 @@ def test_nothing_can_run_code_from_a_file(path):
 
 def test_no_module_has_a_name_that_says_nothing():
     assert not [p for p in modules() if p.stem in {"utils", "common", "helpers", "misc", "manager"}]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_what_is_imported_from_the_package_is_there(path):
+    """Inside functions too, where a missing name shows itself only to the user who comes that way."""
+    for name in imports_of(path):
+        parts = name.split(".")
+        if parts[0] == "avatar_viewer" and len(parts) > 1 and module_file(parts) is None:
+            owner = module_file(parts[:-1])
+            assert owner is not None and parts[-1] in names_of(owner), f"{name}, which {path.name} imports, is nowhere"
+
+
+def module_file(parts: list[str]) -> Path | None:
+    place = PACKAGE.joinpath(*parts[1:])
+    return next((file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()), None)
+
+
+def names_of(path: Path) -> set[str]:
+    """What a module defines at its top, under its conditions too."""
+    found, blocks = set(), [ast.parse(path.read_text(encoding="utf-8")).body]
+    while blocks:
+        for node in blocks.pop():
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                found.add(node.name)
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                found |= {leaf.id for target in targets for leaf in ast.walk(target) if isinstance(leaf, ast.Name)}
+            elif isinstance(node, (ast.If, ast.Try)):
+                blocks += [node.body, node.orelse, getattr(node, "finalbody", [])]
+                blocks += [handler.body for handler in getattr(node, "handlers", [])]
+            if isinstance(node, ast.FunctionDef) and node.name == "__getattr__":  # names that are loaded when asked for
+                found |= {leaf.value for leaf in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(leaf, ast.Constant)}
+    return found
