@@ -10,13 +10,12 @@ from avatar_viewer.config import DEFAULT_STREAM, LOW_DELAY_STREAM, StreamContext
 from avatar_viewer.errors import InputError
 from avatar_viewer.networks.speech import (
     SpeechBackbone,
-    convolve,
     create_speech_backbone,
     encode_speech,
-    gabor_kernels,
     load_speech_backbone,
     save_speech_backbone,
 )
+from avatar_viewer.networks.speech_front_end import convolve, gabor_kernels
 
 
 def make_compact() -> SpeechBackbone:
