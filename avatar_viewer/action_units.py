@@ -6,8 +6,8 @@ OpenFace's 17 have AU20 and no AU24, and a join by position drives the wrong mus
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import numpy as np
 

@@ -9,8 +9,8 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 from . import __version__
 from .errors import InputError
@@ -239,13 +239,13 @@ def _check_fit(take, avatar, options: argparse.Namespace) -> None:
 
 
 def _motion(options: argparse.Namespace) -> None:
+    import torch
+
     from .avatar.speech_motion import SpeechMotion, join_windows
     from .avatar.take import measure_lip_gap, save_take
     from .config import LOW_DELAY_STREAM, SAMPLE_RATE
     from .live.decoding import read_sound
     from .types import AudioChunk
-
-    import torch
 
     avatar = _load(options)
     edits = _edit_track(options, avatar)
@@ -326,10 +326,10 @@ def _report(reading, prompt: str) -> None:
 
 
 def _sliders(options: argparse.Namespace):
+    import torch
+
     from .action_units import MAX_INTENSITY, MAX_OVER_RANGE, NUM_AUS, au_index
     from .types import AUEdit
-
-    import torch
 
     limit = MAX_OVER_RANGE if options.over_range else MAX_INTENSITY
     offset = torch.zeros(NUM_AUS)

@@ -1,10 +1,10 @@
 """`bench live`: it drives the real window from outside, and says in one line what it needs."""
 
 import pytest
+from virtual_devices import screen  # noqa: F401  a fixture
 
 from avatar_viewer import bench_live
 from avatar_viewer.errors import InputError
-from virtual_devices import screen  # noqa: F401  a fixture
 
 
 def test_without_a_screen_it_says_what_to_do(monkeypatch):

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from ..avatar.bundle import Avatar, load_avatar

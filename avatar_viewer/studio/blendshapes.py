@@ -81,7 +81,7 @@ class BlendshapeRig:
         return rows
 
     @cached_property
-    def _bindings(self) -> dict[str, "FaceBinding"]:
+    def _bindings(self) -> dict[str, FaceBinding]:
         return {part.name: FaceBinding.nearest(part.mesh.vertices, self.face) for part in self.parts if part.attachment == "face"}
 
     def offsets(self, values: np.ndarray) -> np.ndarray:  # [T, C] -> [T, V, 3] float32 metres
@@ -161,7 +161,7 @@ class FaceBinding:
     local: np.ndarray  # [P, 3] coordinates in the triangle's frame, metres
 
     @classmethod
-    def nearest(cls, points: np.ndarray, face: Mesh) -> "FaceBinding":
+    def nearest(cls, points: np.ndarray, face: Mesh) -> FaceBinding:
         """Bound to the triangle whose centre is nearest."""
         from scipy.spatial import cKDTree
 

@@ -5,8 +5,8 @@ Knows phones, prosody and coefficients; knows no mesh and no picture. The truth 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Mapping
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d

@@ -5,7 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from avatar_viewer.metrics.lips import closure_rate, correlation, lip_gap_mm, loudness_baseline, loudness_curve, rest_rate, sync_offset_ms
+from avatar_viewer.metrics.lips import (
+    closure_rate,
+    correlation,
+    lip_gap_mm,
+    loudness_baseline,
+    loudness_curve,
+    rest_rate,
+    sync_offset_ms,
+)
 
 UPPER, LOWER = np.arange(9), np.arange(9, 18)
 
