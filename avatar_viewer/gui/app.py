@@ -97,7 +97,7 @@ class App:
         self._pacing = Pacing()
         self._sense = InputSense()
         self._rest = Rest(self._sense)
-        self._stages = StageTimes()
+        self._stages = StageTimes(self.session.trace)
         self._pictures = 0
         self._failed_pictures = 0  # in a row
         self._message = ""
@@ -429,6 +429,8 @@ class App:
             self._ask_avatar()
         elif action == "prompt":
             self._prompt.focus()
+        elif action == "trace":
+            session.begin_trace(self._record.folder)
         elif action == "help":
             self._sheet.toggle()
         elif action == "leave":

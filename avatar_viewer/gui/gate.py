@@ -30,7 +30,7 @@ MAX_TEXTURE = 4096
 KEYS = {
     "space": dpg.mvKey_Spacebar, "f": dpg.mvKey_F, "r": dpg.mvKey_R, "f1": dpg.mvKey_F1, "escape": dpg.mvKey_Escape,
     "slash": dpg.mvKey_Slash, "o": dpg.mvKey_O, "home": dpg.mvKey_Home, "left": dpg.mvKey_Left, "right": dpg.mvKey_Right,
-    "h": dpg.mvKey_H, "m": dpg.mvKey_M, "l": dpg.mvKey_L,
+    "h": dpg.mvKey_H, "m": dpg.mvKey_M, "l": dpg.mvKey_L, "t": dpg.mvKey_T,
 }  # fmt: skip
 MODIFIERS = {"ctrl": (dpg.mvKey_LControl, dpg.mvKey_RControl), "shift": (dpg.mvKey_LShift, dpg.mvKey_RShift)}
 BUTTONS = {"left": dpg.mvMouseButton_Left, "right": dpg.mvMouseButton_Right, "middle": dpg.mvMouseButton_Middle}

@@ -29,6 +29,7 @@ SHORTCUTS: tuple[Shortcut, ...] = (
     Shortcut("open_avatar", "Ctrl+O", "o", ctrl=True, about="Open an avatar"),
     Shortcut("prompt", "Ctrl+/", "slash", ctrl=True, about="Type a prompt"),
     Shortcut("leave", "Esc", "escape", about="Leave the prompt box, close a dialog"),
+    Shortcut("trace", "T", "t", about="Trace what takes time, ten seconds"),
     Shortcut("help", "F1", "f1", about="This sheet"),
 )
 MOUSE = (

@@ -10,6 +10,7 @@ import queue
 from collections.abc import Callable
 
 from .handoff import FirstFailure
+from .stage_trace import StageTrace
 
 Errand = Callable[[], None]
 
@@ -17,8 +18,8 @@ Errand = Callable[[], None]
 class Errands:
     """`run` belongs to the errand thread, everything else to the main thread."""
 
-    def __init__(self, failure: FirstFailure) -> None:
-        self._failure = failure
+    def __init__(self, failure: FirstFailure, trace: StageTrace) -> None:
+        self._failure, self._trace = failure, trace
         self._waiting: queue.Queue[tuple[Errand, bool] | None] = queue.Queue()
         self._is_closed = False
         self.is_needed = False  # what the thread does at this moment
@@ -34,6 +35,10 @@ class Errands:
         """Have this done, unless the session closes before its turn comes."""
         if not self._is_closed:
             self._waiting.put((errand, False))
+
+    @property
+    def num_waiting(self) -> int:
+        return self._waiting.qsize()
 
     def run(self) -> None:
         while (waiting := self._waiting.get()) is not None:
@@ -57,6 +62,7 @@ class Errands:
 
     def _do(self, errand: Errand) -> None:
         try:
-            errand()
+            with self._trace.span(getattr(errand, "__qualname__", type(errand).__name__)):
+                errand()
         except Exception as error:  # the end of this errand, not of the thread
             self._failure.put("worker", error)

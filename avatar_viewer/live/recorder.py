@@ -100,6 +100,11 @@ class Recorder:
         self._at_exit = Finalize(None, self._connection.close, exitpriority=1)
 
     @property
+    def num_waiting(self) -> int:
+        """Pictures that are handed over and not encoded yet."""
+        return self._slots - len(self._free_slots)
+
+    @property
     def seconds(self) -> float:
         return self.frames_written / self.fps
 

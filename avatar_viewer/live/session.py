@@ -33,6 +33,7 @@ from .recorder import Recorder
 from .recording import Recording
 from .recovery import TakeRescue
 from .speech_driver import SpeechDriver, SpeechJob
+from .stage_trace import TRACE_SECONDS, StageTrace, write_trace
 from .take_journal import AvatarIdentity, Moment
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ class Session:
         self._faults_told = 0
         self._edit = AUEdit()
         self._failure = FirstFailure()
+        self.trace = StageTrace()
+        self._trace_folder = Path()
         self._driver: SpeechDriver | None = None
         self._driver_thread: threading.Thread | None = None
         self._has_shown = threading.Event()  # the first picture
@@ -103,7 +106,7 @@ class Session:
         self._motion_made: Latest[SpeechMotion | Failure] = Latest()
         self._read: Latest[PromptReading | Failure] = Latest()
         self._prompts: Latest[str] = Latest()
-        self._errands = Errands(self._failure)
+        self._errands = Errands(self._failure, self.trace)
         self._errand_thread = threading.Thread(target=self._errands.run, name="errands", daemon=True)
         self._errand_thread.start()
         self.recording = Recording(self._say, self._errands.put)
@@ -339,6 +342,7 @@ class Session:
         self.playback.update()
         if self.recorder is not None:
             self.recording.update(self._moment())
+        self._update_trace()
         failure = self._failure.take()
         if failure is not None:
             if failure.where == "speech":
@@ -350,6 +354,35 @@ class Session:
             self._driver.now_seconds = self.now()
         if self._motion is not None or not self.is_loading:  # sound without a face would be over before the head is there
             self.playback.start_clock(self._has_motion)
+
+    def begin_trace(self, folder: Path) -> None:
+        """Record what every thread does and how full the queues are, ten seconds long, into a new file in `folder`."""
+        if not self.trace.is_running:
+            self._trace_folder = folder
+            self.trace.begin()
+            self._say(f"Recording a trace of {TRACE_SECONDS:.0f} seconds")
+
+    def _update_trace(self) -> None:
+        if not self.trace.is_running:
+            return
+        end, recorder = self.timeline.end_seconds, self.recorder
+        self.trace.count(
+            motion_ahead_ms=1000 * (end - self.now()) if end is not None else 0.0,
+            late_frames=self.timeline.late_frames,
+            errands_waiting=self._errands.num_waiting,
+            sound_underflows=self.playback.output.underflows,
+            pictures_to_encode=recorder.num_waiting if recorder is not None else 0,
+            pictures_dropped=recorder.frames_dropped if recorder is not None else 0,
+        )
+        events, folder = self.trace.take_finished(), self._trace_folder
+        if events is not None:
+            self._errands.put(lambda: self._keep_trace(events, folder))
+
+    def _keep_trace(self, events: list[dict[str, object]], folder: Path) -> None:
+        try:
+            self._say(f"Trace: {write_trace(events, folder)} (https://ui.perfetto.dev shows it)")
+        except InputError as error:
+            self._say(str(error), is_error=True)
 
     def _tell_faults(self) -> None:
         faults = self._motion.faults if self._motion is not None else 0
@@ -484,7 +517,7 @@ class Session:
         self._driver.begin(SpeechJob(self._motion, source.speech, is_complete, self.now()))
 
     def _start_driver(self) -> None:
-        self._driver = SpeechDriver(self.timeline, self._failure)
+        self._driver = SpeechDriver(self.timeline, self._failure, self.trace)
         self._driver_thread = threading.Thread(target=self._driver.run, name="speech", daemon=True)
         self._driver_thread.start()
 

@@ -17,6 +17,7 @@ from ..config import SAMPLE_RATE
 from ..types import AudioChunk, AUEdit
 from .handoff import FirstFailure, Latest, MotionTimeline
 from .spool import SpoolFormat, SpoolReader
+from .stage_trace import StageTrace
 
 HOPS_AHEAD = 2
 PRE_ROLL_SECONDS = 1.0
@@ -49,8 +50,8 @@ class SpeechRun:
 class SpeechDriver:
     """`run` belongs to the speech thread, everything else to the main thread."""
 
-    def __init__(self, timeline: MotionTimeline, failure: FirstFailure) -> None:
-        self.timeline = timeline
+    def __init__(self, timeline: MotionTimeline, failure: FirstFailure, trace: StageTrace) -> None:
+        self.timeline, self._trace = timeline, trace
         self.now_seconds = 0.0  # the clock, as the main thread last saw it
         self.hop_seconds_spent = 0.0  # what the newest hop took
         self._run: SpeechRun | None = None
@@ -137,7 +138,10 @@ class SpeechDriver:
                     windows = windows + motion.finish()
                 for window in windows:
                     self.timeline.extend(window, job.generation)
-                self.hop_seconds_spent = time.perf_counter() - began
+                ended = time.perf_counter()
+                self._trace.note("speech hop", began, ended)
+                self._trace.count(speech_unheard_ms=1000 * (reader.count - position) / SAMPLE_RATE)
+                self.hop_seconds_spent = ended - began
                 self.timeline.prune(self.now_seconds - 1.0)
                 if is_complete and position >= reader.count:
                     self.timeline.finish(job.generation)

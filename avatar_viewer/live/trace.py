@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .stage_trace import StageTrace
 
 
 class Trace:
@@ -29,9 +30,10 @@ class Trace:
 
 
 class StageTimes:
-    """Where a frame's milliseconds go, smoothed."""
+    """Where a frame's milliseconds go, smoothed; each stage also goes to `trace`."""
 
-    def __init__(self) -> None:
+    def __init__(self, trace: StageTrace) -> None:
+        self._trace = trace
         self.ms: dict[str, float] = {}
         self._since = 0.0
 
@@ -43,4 +45,5 @@ class StageTimes:
         now = time.perf_counter()
         spent = 1000.0 * (now - self._since)
         self.ms[stage] = 0.9 * self.ms.get(stage, spent) + 0.1 * spent
+        self._trace.note(stage, self._since, now)
         self._since = now

@@ -4,6 +4,7 @@ import threading
 
 from avatar_viewer.live.errands import Errands
 from avatar_viewer.live.handoff import FirstFailure
+from avatar_viewer.live.stage_trace import StageTrace
 
 
 def start(errands):
@@ -14,7 +15,7 @@ def start(errands):
 
 def test_errands_are_done_in_turn_and_one_that_fails_stops_no_other():
     failure, done, is_done = FirstFailure(), [], threading.Event()
-    errands = Errands(failure)
+    errands = Errands(failure, StageTrace())
     errands.put(lambda: 1 / 0)
     errands.put_droppable(lambda: done.append("read"))
     errands.put(lambda: done.append("closed"))
@@ -29,7 +30,7 @@ def test_errands_are_done_in_turn_and_one_that_fails_stops_no_other():
 
 def test_closing_does_what_is_needed_drops_the_rest_and_waits_for_nothing_long():
     done, has_begun, may_end = [], threading.Event(), threading.Event()
-    errands = Errands(FirstFailure())
+    errands = Errands(FirstFailure(), StageTrace())
 
     def load():
         has_begun.set()
