@@ -157,15 +157,15 @@ def config_from_json(kind: type, values: object, label: str, faults: list[str]) 
     hints = get_type_hints(kind)
     names = [field.name for field in fields(kind)]
     # A field that came later has its default in avatars that are older than it.
-    values = {field.name: field.default for field in fields(kind) if field.metadata.get("later")} | values
-    if set(values) != set(names):
-        missing, unknown = sorted(set(names) - set(values)), sorted(set(values) - set(names))
+    converted = {field.name: field.default for field in fields(kind) if field.metadata.get("later")}
+    if set(values) | set(converted) != set(names):
+        missing, unknown = sorted(set(names) - set(values) - set(converted)), sorted(set(values) - set(names))
         faults.append(
             f"{label}: "
             + "; ".join(f"{word} {', '.join(keys)}" for word, keys in (("missing", missing), ("unknown", unknown)) if keys)
         )
         return None
-    converted = {name: _convert(hints[name], values[name], f"{label}.{name}", faults) for name in names}
+    converted |= {name: _convert(hints[name], value, f"{label}.{name}", faults) for name, value in values.items()}
     if len(faults) > before:
         return None
     try:

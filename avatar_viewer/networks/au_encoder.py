@@ -2,23 +2,27 @@
 
 Lower layers see a few tokens either side (quick articulation), upper layers the whole stream context (prosody); a
 residual projection head and a linear layer give 17 intensities and `voice`, how much the person is speaking. Frame
-pooling resamples the hidden states to motion frames. Knows features; knows no sound, face or clock.
+pooling resamples the hidden states to motion frames. Beside the Transformer listens a branch for what lasts: a feeling is
+in the melody of whole phrases, and a network that must place every closure learns to leave it out.
+Knows features; knows no sound, face or clock.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..action_units import MAX_INTENSITY, NUM_AUS
+from ..action_units import AU_NAMES, MAX_INTENSITY, NUM_AUS
 from ..config import DEFAULT_STREAM, StreamContext
 from .block_attention import BlockShape, Past, Streaming, WholeSequence, Window
 from .denoiser import frame_pooling
 
 POSITION_KERNEL = 7  # tokens: attention alone does not know what comes first
+LONGEST_MEMORY = 400  # tokens, of a new expression branch
 EDGE_TOKENS = 8  # how near to the end of what has been heard a token may feel
 
 
@@ -33,6 +37,16 @@ class AUEncoderConfig:
     reach: int = 3  # tokens that the lower half of the layers sees to either side (A9)
     left_features: int = 160  # of the past that the upper half sees: 3.2 s, as long as a feeling takes to be heard
     lookahead_frames: int = 2  # motion frames beyond the hop that are coded too
+    # The expression branch: its width, 0 for none, and the units that it has the last word on.
+    expression_dim: int = field(default=0, metadata={"later": True})
+    expression_aus: tuple[str, ...] = field(default=(), metadata={"later": True})
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.expression_aus) - set(AU_NAMES))
+        if unknown:
+            raise ValueError(f"expression_aus names {', '.join(unknown)[:60]}, expected some of {' '.join(AU_NAMES)}")
+        if bool(self.expression_aus) != bool(self.expression_dim):
+            raise ValueError("an expression branch needs both expression_dim and expression_aus")
 
 
 class AUEncoder(nn.Module):
@@ -57,6 +71,7 @@ class AUEncoder(nn.Module):
         self.codes = nn.Linear(dim, NUM_AUS)
         self.voice = nn.Linear(dim, 1)
         nn.init.constant_(self.codes.bias, -2.0)  # softplus of it is 0.13: a face at rest
+        self.expression = ExpressionBranch(config) if config.expression_dim else None
 
     def stream(self, context: StreamContext = DEFAULT_STREAM, fps: float = 25.0) -> AUStream:
         return AUStream(self, context, fps)
@@ -71,6 +86,17 @@ class AUEncoder(nn.Module):
         pooling = self._pooling(context, fps).to(features)
         return self._read(features, WholeSequence(_shape(context), features.shape[1]), pooling)
 
+    def feel_blocks(
+        self,
+        features: Tensor,  # [B, H, M + R, D]
+        codes: Tensor,  # [B, H, F + A, 17], the articulation's
+        context: StreamContext = DEFAULT_STREAM,
+        fps: float = 25.0,
+    ) -> tuple[Tensor, Tensor]:  # each [B, H, F + A, units]
+        """The expression branch alone, all hops in parallel, for its training."""
+        past = WholeSequence(_shape(context), features.shape[1])
+        return self.expression(features, codes, past, self._pooling(context, fps).to(features))
+
     def _pooling(self, context: StreamContext, fps: float) -> Tensor:  # [F + A, 1 + M + R]
         return frame_pooling(context, fps, context.hop_frames(fps) + self.config.lookahead_frames)
 
@@ -82,7 +108,10 @@ class AUEncoder(nn.Module):
         x = self.finish(x)
         frames = pooling @ torch.cat([past.preceding("pooling", x, 1), x], dim=2)  # A11: linear resample of hidden states
         hidden = frames + self.project(frames)
-        return F.softplus(self.codes(hidden)).clamp(max=MAX_INTENSITY), self.voice(hidden).squeeze(-1)
+        codes, voice = F.softplus(self.codes(hidden)).clamp(max=MAX_INTENSITY), self.voice(hidden).squeeze(-1)
+        if self.expression is not None:
+            codes = self.expression.complete(codes, *self.expression(features, codes, past, pooling))
+        return codes, voice
 
     def _place(self, x: Tensor, past: Past) -> Tensor:
         """A depth-wise convolution over neighbours, zero beyond the block's right edge."""
@@ -109,6 +138,42 @@ class _Layer(nn.Module):
         query, key, value = self.query_key_value(self.norm(x)).chunk(3, dim=-1)
         x = x + self.out(past.attend(self.slot, query, key, value, self.window))
         return x + self.feed(x)
+
+
+class ExpressionBranch(nn.Module):
+    """The units of feelings: whether each is active, and how strongly if so, from all that was heard of the voice.
+
+    Two answers, since a unit that is seldom active has intensity 0 for its median: asked for the intensity alone, it dies.
+    """
+
+    def __init__(self, config: AUEncoderConfig) -> None:
+        super().__init__()
+        dim, units = config.expression_dim, len(config.expression_aus)
+        self.columns = [AU_NAMES.index(name) for name in config.expression_aus]
+        self.embed = nn.Sequential(nn.LayerNorm(config.speech_dim), nn.Linear(config.speech_dim, dim), nn.GELU())
+        self.memory = nn.GRU(dim, dim, batch_first=True)
+        with torch.no_grad():  # the update gates at first keep 40 ms to 8 s (Tallec and Ollivier 2018)
+            for bias in (self.memory.bias_ih_l0, self.memory.bias_hh_l0):
+                bias[dim : 2 * dim] = torch.linspace(0.0, math.log(LONGEST_MEMORY), dim) / 2
+        self.read = nn.Sequential(nn.Linear(dim + NUM_AUS, dim), nn.GELU(), nn.Linear(dim, 2 * units))
+
+    def forward(
+        self,
+        features: Tensor,  # [B, H, M + R, D]
+        codes: Tensor,  # [B, H, F + A, 17], what the articulation makes of them
+        past: Past,
+        pooling: Tensor,  # [F + A, 1 + M + R]
+    ) -> tuple[Tensor, Tensor]:  # each [B, H, F + A, units]: logits of activity; intensity where active
+        remembered = past.recur("expression", self.embed(features), self.memory)
+        frames = pooling @ torch.cat([past.preceding("expression.pooling", remembered, 1), remembered], dim=2)
+        activity, intensity = self.read(torch.cat([frames, codes], dim=-1)).chunk(2, dim=-1)
+        return activity, F.softplus(intensity)
+
+    def complete(self, codes: Tensor, activity: Tensor, intensity: Tensor) -> Tensor:  # [B, H, F + A, 17] 0..5
+        """`codes` with this branch's units in the place of their own: the intensity to be expected."""
+        codes = codes.clone()
+        codes[..., self.columns] = (activity.sigmoid() * intensity).clamp(max=MAX_INTENSITY)
+        return codes
 
 
 class AUStream:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class Past(Protocol):
         """Scaled dot-product attention of each block's tokens over their left context and their block: all [B, H, P, C]."""
         ...
 
+    def recur(self, slot: str, block: Tensor, cell: nn.GRU) -> Tensor:
+        """A one-layer GRU over all tokens from the beginning; look-ahead tokens go on from their own hop's last main one,
+        and are forgotten: [B, H, P, C] -> [B, H, P, C']."""
+        ...
+
 
 @dataclass(frozen=True)
 class Window:
@@ -79,6 +84,14 @@ class WholeSequence:
     def attend(self, slot: str, query: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
         mixed = _attention(query.flatten(1, 2), key.flatten(1, 2), value.flatten(1, 2), self._mask(window, query.device), window)
         return mixed.unflatten(1, (self.hops, self.shape.tokens))
+
+    def recur(self, slot: str, block: Tensor, cell: nn.GRU) -> Tensor:
+        main = cell(block[:, :, : self.shape.main].flatten(1, 2))[0].unflatten(1, (self.hops, self.shape.main))
+        if self.shape.right == 0:
+            return main
+        ends = main[:, :, -1].flatten(0, 1)[None].contiguous()
+        ahead = cell(block[:, :, self.shape.main :].flatten(0, 1), ends)[0]
+        return torch.cat([main, ahead.unflatten(0, (-1, self.hops))], dim=2)
 
     def _mask(self, window: Window, device: torch.device) -> Tensor:  # bool [H P, H P]
         wanted = (window.left, window.reach, device)
@@ -123,6 +136,14 @@ class Streaming:
         values = torch.cat([self.preceding(f"{slot}.value", value, window.left), value], dim=2)
         mixed = _attention(query[:, 0], keys[:, 0], values[:, 0], self._mask(window, query.device), window)
         return mixed[:, None]
+
+    def recur(self, slot: str, block: Tensor, cell: nn.GRU) -> Tensor:
+        main, state = cell(block[:, 0, : self.shape.main], self._cache.get(slot))
+        self._cache[slot] = state
+        if self.shape.right == 0:
+            return main[:, None]
+        ahead, _ = cell(block[:, 0, self.shape.main :], state)
+        return torch.cat([main, ahead], dim=1)[:, None]
 
     def _mask(self, window: Window, device: torch.device) -> Tensor:  # bool [P, L + P]
         place = torch.arange(-window.left, self.shape.tokens, device=device)

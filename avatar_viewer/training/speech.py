@@ -1,7 +1,9 @@
-"""Stage speech: a backbone that hears phones, then the encoder that reads action units from it (equations 9 to 11).
+"""Stage speech: a backbone that hears phones, then the encoder that reads action units from it (equations 9 to 11), then
+the encoder's branch for feelings.
 
 The backbone learns from its own corpus of synthesised voices; the encoder from the capture's performed sequences and
-more performances of the same rig. Both see the world block-wise, as the stream does, in both stream contexts.
+more performances of the same rig. All see the world block-wise, as the stream does, in both stream contexts. A part that
+is finished is not trained again by `resume`.
 """
 
 from __future__ import annotations
@@ -20,23 +22,18 @@ from tqdm import tqdm
 
 from ..action_units import AU_NAMES, NUM_AUS
 from ..avatar.bundle import save_avatar
-from ..config import DEFAULT_STREAM, LOW_DELAY_STREAM, StreamContext
+from ..config import DEFAULT_STREAM, LOW_DELAY_STREAM
 from ..errors import InputError
 from ..metrics.actions import agreement, loudness_floor
 from ..networks.au_encoder import AUEncoder, AUEncoderConfig
 from ..networks.speech import SpeechBackbone, load_speech_backbone
 from ..studio.voices import TEST_VOICES, TRAIN_VOICES
 from .checkpoint import RunningAverage, load_checkpoint, save_checkpoint
+from .coded_batches import CodedBatch, draw_batch
 from .datasets.capture import Capture, TalkingSequence, open_capture
-from .datasets.performed_speech import (
-    CODE_RATE,
-    CodedSegment,
-    PerformedSpeech,
-    build_performances,
-    draw_coded_segment,
-    join_takes,
-)
+from .datasets.performed_speech import CODE_RATE, PerformedSpeech, build_performances, join_takes
 from .datasets.speech_corpus import build_speech_corpus
+from .expression import ExpressionSettings, train_expression
 from .losses import au_loss, au_regression_loss
 from .speech_backbone import BackboneSettings, is_low_precision_faster, learning_rate_factor, train_backbone
 
@@ -67,18 +64,25 @@ class SpeechScale:
     performed_minutes: float  # beyond the capture's own sequences
     backbone: BackboneSettings
     encoder: EncoderSettings
+    expression: ExpressionSettings
 
 
 SCALES = {
-    "demo": SpeechScale(2.5, 60.0, BackboneSettings(), EncoderSettings()),
-    "dev": SpeechScale(0.15, 4.0, BackboneSettings(steps=120, batch=8, layers=3), EncoderSettings(steps=120, batch=6)),
+    "demo": SpeechScale(2.5, 60.0, BackboneSettings(), EncoderSettings(), ExpressionSettings()),
+    "dev": SpeechScale(
+        0.15,
+        4.0,
+        BackboneSettings(steps=120, batch=8, layers=3),
+        EncoderSettings(steps=120, batch=6),
+        ExpressionSettings(steps=60, batch=8, segments=32),
+    ),
 }
 
 
 def train_speech(
     data: Path, out: Path, *, scale: str = "demo", resume: bool = False, device: str = "cpu", backbone: str | None = None
 ) -> dict:
-    """Trains backbone and AU encoder from the capture `data` and seals them into the avatar's folder `out`.
+    """Trains backbone, AU encoder and its expression branch from the capture `data`; seals them into the avatar's folder `out`.
 
     `backbone` names a folder or a public HuBERT to use as it is in place of a compact one trained here. Returns the
     scores that also stand in `avatar.json`.
@@ -92,9 +96,14 @@ def train_speech(
     began = time.monotonic()
     heard, backbone_scores = _obtain_backbone(capture, work, settings, backbone, resume, device)
     training, held_out = _performed_speech(capture, settings)
-    encoder, encoder_scores = train_au_encoder(
-        heard, training, held_out, work, settings.encoder, fps=capture.fps, resume=resume, device=device
-    )
+    options = {"fps": capture.fps, "resume": resume, "device": device}
+    articulation = train_au_encoder(heard, training, work, settings.encoder, **options)
+    with _bar("expression") as report:
+        encoder = train_expression(heard, articulation, training, work, settings.expression, progress=report, **options)
+    batches = settings.encoder.measured_batches
+    encoder_scores = measure_au_encoder(heard, encoder, held_out, fps=capture.fps, device=device, batches=batches)
+    for kind, found in encoder_scores.items():
+        log.info("AU encoder, %s: %s", kind, json.dumps({name: value for name, value in found.items() if name != "by_au"}))
     scores = {"backbone": backbone_scores, "au_encoder": encoder_scores}
     record = {"scale": scale, "from": capture.name, "seconds": round(time.monotonic() - began), **scores}
     speech = backbone if backbone is not None and not Path(backbone).is_dir() else heard.cpu()
@@ -164,7 +173,6 @@ def _take(sequence: TalkingSequence) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def train_au_encoder(
     backbone: SpeechBackbone,
     training: list[PerformedSpeech],
-    held_out: PerformedSpeech,
     work: Path,
     settings: EncoderSettings,
     *,
@@ -172,8 +180,8 @@ def train_au_encoder(
     resume: bool = False,
     device: str = "cpu",
     seed: int = 0,
-) -> tuple[AUEncoder, dict]:
-    """The encoder on a frozen backbone, and its scores on held-out voices."""
+) -> AUEncoder:
+    """The encoder on a frozen backbone, without its branch for feelings."""
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     backbone.eval().requires_grad_(False)
@@ -209,33 +217,7 @@ def train_au_encoder(
             report((step + 1) / settings.steps)
     save_checkpoint(state, encoder, average, optimizer, settings.steps)
     average.copy_to(encoder)
-    scores = measure_au_encoder(backbone, encoder.eval(), held_out, fps=fps, device=device, batches=settings.measured_batches)
-    for kind, found in scores.items():
-        log.info("AU encoder, %s: %s", kind, json.dumps({name: value for name, value in found.items() if name != "by_au"}))
-    return encoder, scores
-
-
-@dataclass(frozen=True)
-class CodedBatch:
-    samples: Tensor  # [B, S]
-    codes: Tensor  # [B, H, F + A, 17]
-    voice: Tensor  # [B, H, F + A]
-    hop_frames: int  # F
-
-
-def draw_batch(
-    sources: list[PerformedSpeech], rng: np.random.Generator, count: int, seconds: float, context: StreamContext, fps: float,
-    device: str, *, augmented: bool = True, lookahead_frames: int = 2,
-) -> CodedBatch:  # fmt: skip
-    """Segments of whole hops with their codes arranged hop by hop."""
-    hops, hop_frames = round(seconds * 1000 / context.hop_ms), context.hop_frames(fps)
-    length, frames = hops * context.hop_samples + context.lookahead_samples, hops * hop_frames + lookahead_frames
-    drawn: list[CodedSegment] = [draw_coded_segment(sources, rng, length, frames, fps, augmented=augmented) for _ in range(count)]
-    rows = torch.arange(hops)[:, None] * hop_frames + torch.arange(hop_frames + lookahead_frames)
-    samples, codes, voice = (
-        torch.from_numpy(np.stack([getattr(d, name) for d in drawn])) for name in ("samples", "codes", "voice")
-    )
-    return CodedBatch(samples.to(device), codes[:, rows].to(device), voice[:, rows].to(device), hop_frames)
+    return encoder.eval()
 
 
 def encoder_loss(codes: Tensor, voice: Tensor, batch: CodedBatch, settings: EncoderSettings) -> Tensor:

@@ -307,14 +307,20 @@ def test_any_truncation_is_an_input_error(folder):
     assert isinstance(load_avatar(folder).rig, GaussianRig)
 
 
-def test_an_avatar_from_before_a_setting_came_loads_with_its_default(folder):
+@pytest.mark.parametrize(
+    ("part", "settings"),
+    [("denoiser", {"core": "diffusion", "hears_codes": True}), ("au_encoder", {"expression_dim": 0, "expression_aus": ()})],
+)
+def test_an_avatar_from_before_a_setting_came_loads_with_its_default(folder, part, settings):
     manifest = json.loads((folder / MANIFEST).read_text())
-    config = manifest["networks"]["denoiser"]["config"]
-    del config["core"], config["hears_codes"]
-    rewrite_metadata(folder / "denoiser.safetensors", json.dumps(config, sort_keys=True))
+    config = manifest["networks"][part]["config"]
+    for name in settings:
+        del config[name]
+    rewrite_metadata(folder / f"{part}.safetensors", json.dumps(config, sort_keys=True))
     (folder / MANIFEST).write_text(json.dumps(manifest))
     reseal(folder)
-    assert load_avatar(folder).denoiser.config.core == "diffusion"
+    found = getattr(load_avatar(folder), part).config
+    assert {name: getattr(found, name) for name in settings} == settings
 
 
 def rewrite_metadata(path: Path, config: str) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from avatar_viewer.action_units import AU_NAMES
 from avatar_viewer.config import DEFAULT_STREAM, LOW_DELAY_STREAM
 from avatar_viewer.networks.au_encoder import AUEncoder, AUEncoderConfig
+from avatar_viewer.training.expression import EXPRESSION_AUS, ExpressionSettings
 
 CONTEXTS = pytest.mark.parametrize("context", [DEFAULT_STREAM, LOW_DELAY_STREAM], ids=["default", "low_delay"])
+FEELING = {"expression_dim": 16, "expression_aus": ("AU06", "AU12")}
 
 
 def make_encoder(**changes) -> AUEncoder:
@@ -28,8 +31,9 @@ def make_features(context, hops: int, batch: int = 1) -> torch.Tensor:
 
 @CONTEXTS
 @pytest.mark.parametrize("fps", [25.0, 50.0])
-def test_the_stream_equals_the_parallel_forward(context, fps):
-    encoder, features = make_encoder(), make_features(context, 24)
+@pytest.mark.parametrize("branch", [{}, FEELING], ids=["plain", "expression"])
+def test_the_stream_equals_the_parallel_forward(context, fps, branch):
+    encoder, features = make_encoder(**branch), make_features(context, 24)
     with torch.no_grad():
         codes, voice = encoder.forward_blocks(features, context, fps)
     stream = encoder.stream(context, fps)
@@ -60,8 +64,44 @@ def test_lower_layers_see_three_tokens_and_upper_layers_the_left_context():
         torch.testing.assert_close(whole.forward_blocks(features)[0][:, 6], whole.forward_blocks(changed)[0][:, 6])
 
 
-def test_a_hop_does_not_hear_the_next_one():
-    encoder, features = make_encoder(), make_features(DEFAULT_STREAM, 6)
+def test_the_expression_branch_remembers_longer_than_the_layers_and_has_the_last_word_on_its_own_units_only():
+    plain, feeling = make_encoder(left_features=20), make_encoder(left_features=20, **FEELING)
+    feeling.load_state_dict(plain.state_dict(), strict=False)
+    features = make_features(DEFAULT_STREAM, 12)
+    changed = features.clone()
+    changed[:, 0] *= -3  # 2.2 s before the end; four layers with the position's convolution reach 1.1 s back
+    own = [AU_NAMES.index("AU06"), AU_NAMES.index("AU12")]
+    others = [column for column in range(17) if column not in own]
+    with torch.no_grad():
+        before, _ = plain.forward_blocks(features)
+        codes, _ = feeling.forward_blocks(features)
+        later, _ = feeling.forward_blocks(changed)
+        assert torch.equal(codes[..., others], before[..., others])
+        assert torch.equal(later[:, 11][..., others], codes[:, 11][..., others])
+        assert not torch.equal(later[:, 11][..., own], codes[:, 11][..., own])
+
+
+def test_a_unit_that_is_surely_active_shows_its_intensity_and_one_that_is_surely_not_nothing():
+    encoder = make_encoder(**FEELING)
+    codes = torch.full((1, 1, 7, 17), 2.0)
+    sure = torch.tensor([30.0, -30.0]).expand(1, 1, 7, 2)
+    shown = encoder.expression.complete(codes, sure, torch.full((1, 1, 7, 2), 3.0))
+    assert torch.equal(shown[..., AU_NAMES.index("AU06")], torch.full((1, 1, 7), 3.0))
+    assert (shown[..., AU_NAMES.index("AU12")] < 1e-6).all()
+    assert (shown[..., AU_NAMES.index("AU25")] == 2.0).all() and (codes == 2.0).all()
+
+
+def test_a_branch_of_no_units_of_unknown_units_or_of_no_width_is_refused():
+    with pytest.raises(ValueError, match="AU99"):
+        AUEncoderConfig(12, expression_dim=8, expression_aus=("AU06", "AU99"))
+    for half in ({"expression_dim": 8}, {"expression_aus": ("AU06",)}):
+        with pytest.raises(ValueError, match="both"):
+            AUEncoderConfig(12, **half)
+
+
+@pytest.mark.parametrize("branch", [{}, FEELING], ids=["plain", "expression"])
+def test_a_hop_does_not_hear_the_next_one(branch):
+    encoder, features = make_encoder(**branch), make_features(DEFAULT_STREAM, 6)
     changed = features.clone()
     changed[:, 4:] *= -1
     with torch.no_grad():
@@ -79,7 +119,7 @@ def test_codes_stay_within_nought_and_five():
 
 
 def test_reset_puts_the_stream_where_it_began():
-    stream = make_encoder().stream()
+    stream = make_encoder(**FEELING).stream()
     first, second = make_features(DEFAULT_STREAM, 2)[0]
     fresh, _ = stream.push(first)
     assert not torch.equal(stream.push(second)[0], fresh)
@@ -93,4 +133,5 @@ def test_features_of_another_context_are_refused():
 
 
 def test_the_demo_size_stays_within_one_and_a_half_megabytes():
-    assert sum(p.numel() for p in AUEncoder(AUEncoderConfig(192)).parameters()) * 2 < 1.5e6
+    config = AUEncoderConfig(192, expression_dim=ExpressionSettings().dim, expression_aus=EXPRESSION_AUS)
+    assert sum(p.numel() for p in AUEncoder(config).parameters()) * 2 < 1.5e6

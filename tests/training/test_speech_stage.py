@@ -202,7 +202,8 @@ def test_the_encoder_learns_codes_and_voice_on_a_frozen_backbone(trained, perfor
     backbone = load_speech_backbone(trained[0] / "speech_backbone")
     before = {name: p.clone() for name, p in backbone.named_parameters()}
     settings = EncoderSettings(steps=40, batch=4, seconds=1.4, warmup=5, learning_rate=5e-3, measured_batches=1)
-    encoder, scores = train_au_encoder(backbone, [performed], performed, tmp_path, settings)
+    encoder = train_au_encoder(backbone, [performed], tmp_path, settings)
+    scores = measure_au_encoder(backbone, encoder, performed, fps=25.0, batches=1)
     assert all(torch.equal(p, before[name]) for name, p in backbone.named_parameters())
     assert scores["clean"]["by_au"]["AU25"]["correlation"] > 0.7
     assert scores["clean"]["voice_accuracy"] > 0.8
