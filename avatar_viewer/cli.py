@@ -108,6 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--text-backbone", metavar="NAME", help='text: a public tower ("ViT-B-32/openai") or a folder with one, not the compact one'
     )
+    train.add_argument("--seed", type=_whole(0, 2**31 - 1), help="speech, motion: another draw of the same training (default 0)")
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser("evaluate", help="an avatar against a capture's truth")
@@ -393,7 +394,8 @@ def _train(options: argparse.Namespace) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from .training.stages import run_stage
 
-    given = {name: getattr(options, name) for name in ("scale", "resume", "device", "ablation", "speech_backbone", "text_backbone")}
+    names = ("scale", "resume", "device", "ablation", "speech_backbone", "text_backbone", "seed")
+    given = {name: getattr(options, name) for name in names}
     run_stage(options.stage, options.data, options.out, **given)
 
 

@@ -95,7 +95,13 @@ ABLATIONS: dict[str, dict[str, object]] = {"no-aus": {"hears_codes": False}, "gr
 
 
 def train_motion(
-    data: Path, out: Path, scale: str = "demo", resume: bool = False, device: str = "auto", ablation: str | None = None
+    data: Path,
+    out: Path,
+    scale: str = "demo",
+    resume: bool = False,
+    device: str = "auto",
+    ablation: str | None = None,
+    seed: int = 0,
 ) -> None:
     """Train the denoiser on a capture with the speech networks in `out`, and seal it into that avatar.
 
@@ -118,7 +124,7 @@ def train_motion(
     if not train:
         raise InputError(f"capture {data} holds no training sequence")
     if rig is not None and rig.viseme_aus:
-        train += [Clip(performance) for performance in more_performances(settings.more_minutes, capture.fps, seed=11)]
+        train += [Clip(performance) for performance in more_performances(settings.more_minutes, capture.fps, seed=11 + seed)]
     contexts = (DEFAULT_STREAM, LOW_DELAY_STREAM)
     work = out / "training"
     work.mkdir(parents=True, exist_ok=True)
@@ -128,7 +134,7 @@ def train_motion(
             lookahead_frames=DenoiserConfig.lookahead_frames, extra_tracks=settings.extra_tracks, disturbed=settings.disturbed,
             silent=settings.silent, cache=work / "motion_tracks.safetensors", progress=lambda share: bar.update(share - bar.n),
         )  # fmt: skip
-    trainer = MotionTrainer(prepared, face, backbone.feature_dim, settings, device=device)
+    trainer = MotionTrainer(prepared, face, backbone.feature_dim, settings, device=device, seed=seed)
     trainer.run(work / "motion_state.safetensors", resume=resume)
     denoiser = trainer.finished()
     performed = _spread([clip for clip in test if clip.performance.kind == "performed"], settings.test_clips)
@@ -138,6 +144,7 @@ def train_motion(
     record = {
         "capture": capture.name,
         "scale": scale,
+        "seed": seed,
         "settings": asdict(settings),
         "seconds": round(trainer.seconds),
         "scores": scores,

@@ -55,7 +55,7 @@ class EncoderSettings:
     closure_weight: float = 1.0  # of AU24 falling short of the truth, beside equation 9
     voice_weight: float = 0.2
     lookahead_weight: float = 0.3  # of the frames beyond the hop, which the next hop says again
-    measured_batches: int = 6  # of 4 segments of 8 s, of each kind, at the end
+    measured_batches: int = 12  # of 4 segments of 8 s, of each kind, at the end
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,14 @@ SCALES = {
 
 
 def train_speech(
-    data: Path, out: Path, *, scale: str = "demo", resume: bool = False, device: str = "cpu", backbone: str | None = None
+    data: Path,
+    out: Path,
+    *,
+    scale: str = "demo",
+    resume: bool = False,
+    device: str = "cpu",
+    backbone: str | None = None,
+    seed: int = 0,
 ) -> dict:
     """Trains backbone, AU encoder and its expression branch from the capture `data`; seals them into the avatar's folder `out`.
 
@@ -94,9 +101,9 @@ def train_speech(
     capture = open_capture(data)
     work = Path(out) / "training" / "speech"
     began = time.monotonic()
-    heard, backbone_scores = _obtain_backbone(capture, work, settings, backbone, resume, device)
+    heard, backbone_scores = _obtain_backbone(capture, work, settings, backbone, resume, device, seed)
     training, held_out = _performed_speech(capture, settings)
-    options = {"fps": capture.fps, "resume": resume, "device": device}
+    options = {"fps": capture.fps, "resume": resume, "device": device, "seed": seed}
     articulation = train_au_encoder(heard, training, work, settings.encoder, **options)
     with _bar("expression") as report:
         encoder = train_expression(heard, articulation, training, work, settings.expression, progress=report, **options)
@@ -105,14 +112,14 @@ def train_speech(
     for kind, found in encoder_scores.items():
         log.info("AU encoder, %s: %s", kind, json.dumps({name: value for name, value in found.items() if name != "by_au"}))
     scores = {"backbone": backbone_scores, "au_encoder": encoder_scores}
-    record = {"scale": scale, "from": capture.name, "seconds": round(time.monotonic() - began), **scores}
+    record = {"scale": scale, "from": capture.name, "seed": seed, "seconds": round(time.monotonic() - began), **scores}
     speech = backbone if backbone is not None and not Path(backbone).is_dir() else heard.cpu()
     save_avatar(out, fps=capture.fps, stream=DEFAULT_STREAM, speech=speech, au_encoder=encoder.cpu(), training={"speech": record})
     return scores
 
 
 def _obtain_backbone(
-    capture: Capture, work: Path, settings: SpeechScale, backbone: str | None, resume: bool, device: str
+    capture: Capture, work: Path, settings: SpeechScale, backbone: str | None, resume: bool, device: str, seed: int
 ) -> tuple[SpeechBackbone, dict]:
     if backbone is not None:
         return load_speech_backbone(backbone).to(device), {"name": Path(backbone).name if Path(backbone).is_dir() else backbone}
@@ -128,7 +135,8 @@ def _obtain_backbone(
             test_hours = min(0.1, settings.corpus_hours / 4)
             held_out = build_speech_corpus(cache / "test", hours=test_hours, voices=TEST_VOICES, split="test", seed=1)
         with _bar("speech backbone") as report:
-            scores = train_backbone(corpus, held_out, work, settings.backbone, resume=resume, device=device, progress=report)
+            options = {"resume": resume, "device": device, "seed": seed, "progress": report}
+            scores = train_backbone(corpus, held_out, work, settings.backbone, **options)
     return load_speech_backbone(work / "speech_backbone").to(device), scores
 
 
@@ -150,7 +158,7 @@ def _performed_speech(capture: Capture, settings: SpeechScale) -> tuple[list[Per
                     progress=report,
                 )
             )
-        minutes = min(4.0, settings.performed_minutes / 2)
+        minutes = min(10.0, settings.performed_minutes / 2)  # a feeling is in every tenth sentence: four minutes hold five
         held_out = build_performances(cache / "performed_test", aus, minutes=minutes, voices=TEST_VOICES, split="test", seed=1)
     if not training:
         raise InputError(f"capture {capture.folder} has no performed sequence to train the AU encoder on")

@@ -26,6 +26,13 @@ def test_each_backbone_reaches_its_own_stage(calls, tmp_path, capsys):
     assert tuple(calls) == stages.STAGES and "trained in rig" in capsys.readouterr().out
 
 
+def test_a_seed_reaches_speech_and_motion_only(calls, tmp_path):
+    stages.run_stage("all", tmp_path, tmp_path, **GIVEN, seed=3)
+    assert {name: options.get("seed") for name, options in calls.items()} == {
+        "rig": None, "speech": 3, "motion": 3, "appearance": None, "text": None,
+    }  # fmt: skip
+
+
 def test_an_ablation_reaches_its_stage(calls, tmp_path):
     stages.run_stage("motion", tmp_path, tmp_path, **GIVEN, ablation="gru")
     assert calls["motion"]["ablation"] == "gru"
@@ -37,6 +44,7 @@ def test_an_ablation_reaches_its_stage(calls, tmp_path):
         ("rig", {"speech_backbone": "ear"}, "train rig uses no speech backbone"),
         ("speech", {"text_backbone": "eye"}, "train speech uses no text backbone"),
         ("text", {"ablation": "gru"}, "train text has no ablation"),
+        ("rig", {"seed": 1}, "train rig takes no seed"),
     ],
 )
 def test_what_a_stage_does_not_take_is_named(calls, name, options, said):
