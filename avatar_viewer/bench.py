@@ -18,7 +18,7 @@ def run(names: list[str], as_json: bool, avatar_folder: str | Path | None) -> in
     """Run the named benchmarks and print their tables, or one JSON object."""
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        raise InputError(f"bench: unknown benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+        raise InputError(f"unknown benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     results = {name: BENCHMARKS[name](avatar_folder, quiet=as_json) for name in names}
     if as_json:
         print(json.dumps(results, indent=1))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import __version__
+from .destinations import check_file_destination, check_folder_destination
 from .errors import InputError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
@@ -134,7 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse_size(text: str) -> tuple[int, int]:
     width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit()) or not all(1 <= int(n) <= 8192 for n in (width, height)):
+    if not (text.isascii() and width.isdigit() and height.isdigit()) or not all(1 <= int(n) <= 8192 for n in (width, height)):
         raise argparse.ArgumentTypeError(f"a size is WIDTHxHEIGHT in pixels from 1x1 to 8192x8192, got {text!r}")
     return int(width), int(height)
 
@@ -175,7 +176,7 @@ def _add_edits(parser: argparse.ArgumentParser) -> None:
 
 def _whole(low: int, high: int):
     def parse(text: str) -> int:
-        if not text.lstrip("-").isdigit() or not low <= int(text) <= high:
+        if not (text.isascii() and text.isdigit()) or not low <= int(text) <= high:
             raise argparse.ArgumentTypeError(f"a whole number from {low} to {high} is needed, got {text!r}")
         return int(text)
 
@@ -200,11 +201,14 @@ def _load(options: argparse.Namespace):
 def _render(options: argparse.Namespace) -> None:
     from .live.export import export_clip, export_motion, export_take
 
-    settings = {"camera": _camera(options), "size": options.size or (512, 512), "fps": options.fps or 25.0, "backend": options.backend}
+    source, out = options.audio or options.take, Path(options.out)
+    if out.exists() and source.exists() and out.samefile(source):
+        raise InputError(f"--out {options.out} is the file to be read; choose another name")
+    settings = {"camera": _camera(options), "size": options.size or (512, 512), "fps": options.fps, "backend": options.backend}
     if options.take is not None:
         _refuse_edits(options)
     if options.take is not None and options.take.suffix.lower() == ".take":
-        settings |= {"camera": _camera(options) if _names_camera(options) else None, "size": options.size, "fps": options.fps}
+        settings |= {"camera": _camera(options) if _names_camera(options) else None, "size": options.size}
         done = export_take(_load(options), options.take, options.out, **settings)
     elif options.take is not None:
         from .avatar.take import load_take
@@ -216,6 +220,7 @@ def _render(options: argparse.Namespace) -> None:
     else:
         avatar = _load(options)
         edits = _edit_track(options, avatar)
+        settings["fps"] = options.fps or 25.0
         done = export_clip(
             avatar, options.audio, options.out, edits=edits, seed=options.seed, steps=options.steps,
             guidance=options.guidance, blinks=not options.no_blinks, **settings,
@@ -226,9 +231,18 @@ def _render(options: argparse.Namespace) -> None:
 
 
 def _refuse_edits(options: argparse.Namespace) -> None:
-    """A take says itself what was asked of the face."""
-    if options.prompt or options.prompts or options.au:
-        raise InputError("--take says itself what was asked of the face; give --prompt, --prompts and --au to `motion`, or render --audio")
+    """A take says itself what was asked of the face, and how it was made."""
+    given = [name for name, default in _EDIT_DEFAULTS.items() if getattr(options, name) != default]
+    if given:
+        names = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise InputError(f"--take says itself what was asked of the face; leave out {names}, or give them to `motion`, or render --audio")
+
+
+_EDIT_DEFAULTS = {
+    "prompt": None, "prompts": None, "strength": 1.0, "mode": "blend", "enhance": None, "suppress": None, "au": [], "over_range": False,
+    "steps": None, "guidance": None, "no_blinks": False, "seed": 0,
+}  # fmt: skip
+_PROMPT_ONLY = ("strength", "mode", "enhance", "suppress")
 
 
 def _check_fit(take, avatar, options: argparse.Namespace) -> None:
@@ -245,12 +259,16 @@ def _motion(options: argparse.Namespace) -> None:
     from .avatar.speech_motion import SpeechMotion, join_windows
     from .avatar.take import measure_lip_gap, save_take
     from .config import LOW_DELAY_STREAM, SAMPLE_RATE
-    from .live.decoding import read_sound
+    from .live.decoding import Sound
     from .types import AudioChunk
 
+    check_file_destination(options.out, ".npz")
     avatar = _load(options)
     edits = _edit_track(options, avatar)
-    samples = torch.from_numpy(read_sound(options.audio))
+    with Sound(options.audio) as sound:
+        samples = torch.from_numpy(sound.read_speech())
+    for note in sound.notes:
+        print(note, file=sys.stderr)
     minutes = len(samples) / SAMPLE_RATE / 60
     if minutes > 10 and not options.no_offsets:
         raise InputError(f"{options.audio} lasts {minutes:.1f} minutes; past ten minutes add --no-offsets")
@@ -299,6 +317,9 @@ def _edit_track(options: argparse.Namespace, avatar):
     from .avatar.prompts import read_prompts_file
 
     base = _sliders(options)
+    idle = [f"--{name}" for name in _PROMPT_ONLY if getattr(options, name) != _EDIT_DEFAULTS[name]]
+    if idle and options.prompt is None and options.prompts is None:
+        print(f"{', '.join(idle)}: without --prompt or --prompts there is nothing to bend", file=sys.stderr)
     words = {"strength": options.strength, "mode": options.mode, "base": base}
     words |= {key: value for key in ("enhance", "suppress") if (value := getattr(options, key)) is not None}
     if options.prompts is not None:
@@ -372,6 +393,8 @@ def _text(options: argparse.Namespace) -> None:
 
     if not options.prompts and options.sheet is None:
         raise InputError("no prompt; give one, or --sheet FILE for the ten emotions")
+    if options.sheet is not None:
+        check_file_destination(options.sheet, ".png", makes_folders=True)
     avatar = _load(options)
     text = _text_of(avatar)
     if options.sheet is not None:
@@ -385,6 +408,9 @@ def _text(options: argparse.Namespace) -> None:
 def _studio(options: argparse.Namespace) -> None:
     from .studio.capture import run_studio
 
+    check_folder_destination(options.out)
+    if options.contact_sheet is not None:
+        check_file_destination(options.contact_sheet, ".png", makes_folders=True)
     run_studio(options.rig, options.out, options.scale, options.sentences, options.contact_sheet)
 
 
@@ -394,6 +420,8 @@ def _train(options: argparse.Namespace) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from .training.stages import run_stage
 
+    if options.out is not None:
+        check_folder_destination(options.out)
     names = ("scale", "resume", "device", "ablation", "speech_backbone", "text_backbone", "seed")
     given = {name: getattr(options, name) for name in names}
     run_stage(options.stage, options.data, options.out, **given)
@@ -402,7 +430,9 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from .metrics.report import evaluate
 
+    check_folder_destination(options.out)
     if options.contact_sheet is not None:
+        check_file_destination(options.contact_sheet, ".png", makes_folders=True)
         from .metrics.avatar_sheet import draw_avatar_sheet
 
         draw_avatar_sheet(options.avatar, options.data, options.contact_sheet, lambda line: print(line, file=sys.stderr))

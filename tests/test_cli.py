@@ -141,6 +141,70 @@ def test_a_path_that_cannot_be_written_is_refused(capsys, avatar, speech, tmp_pa
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("out", ["", ".", "/", "speech.wav", "noise.wav", "frames"])
+def test_no_clip_or_take_is_put_where_something_else_is(capsys, avatar, speech, tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "noise.wav").write_bytes(speech.read_bytes())
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "frame_final.png").write_bytes(b"an artist's own picture")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for command in ("motion", "render"):
+        assert_refused(run(capsys, command, "--audio", speech, "--out", out, "--avatar", avatar))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_clip_does_not_take_the_place_of_the_film_it_is_made_from(capsys, avatar, speech, tmp_path):
+    film, again = tmp_path / "film.mp4", tmp_path / "again.mp4"
+    film.write_bytes(speech.read_bytes())
+    again.symlink_to(film)
+    assert_refused(run(capsys, "render", "--audio", film, "--out", again, "--avatar", avatar), "again.mp4", "to be read")
+    assert film.read_bytes() == speech.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["studio", "--out", "speech.wav"],
+        ["studio", "--out", "new", "--contact-sheet", "new"],
+        ["train", "text", "--scale", "dev", "--out", "speech.wav"],
+        ["train", "demo", "--scale", "dev", "--out", "speech.wav/run"],
+        ["evaluate", "--data", "capture", "--out", "speech.wav"],
+        ["evaluate", "--data", "capture", "--out", "new", "--contact-sheet", "sheet.jpg"],
+        ["text", "--sheet", "speech.wav/sheet.png"],
+        ["text", "--sheet", "sheet.jpg"],
+    ],
+    ids=lambda command: " ".join(command),
+)
+def test_a_wrong_place_is_told_before_any_work(capsys, speech, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    assert_refused(run(capsys, *command), command[-1].split("/")[0])
+    assert list(tmp_path.iterdir()) == [speech]
+
+
+@pytest.mark.parametrize(
+    "more", [["--strength", "2"], ["--mode", "paper"], ["--enhance", "3"], ["--over-range"], ["--steps", "9"], ["--seed", "4"], ["--no-blinks"]]
+)
+def test_a_take_is_not_said_to_be_edited_where_it_is_not(capsys, avatar, tmp_path, more):
+    assert_refused(run(capsys, "render", "--take", tmp_path / "t.npz", "--out", tmp_path / "x.mp4", "--avatar", avatar, *more), more[0])
+
+
+def test_a_take_keeps_its_own_frame_rate(capsys, avatar, speech, tmp_path):
+    path = tmp_path / "take.npz"
+    run(capsys, "motion", "--audio", speech, "--out", path, "--avatar", avatar)
+    arrays = dict(np.load(path))
+    np.savez(path, **(arrays | {"fps": np.float64(50)}))
+    result = run(capsys, "render", "--take", path, "--out", tmp_path / "frames", "--avatar", avatar, "--size", "16x16")
+    assert result[0] == 0 and "23 frames at 50 fps" in result[1], result
+
+
+def test_what_has_no_effect_and_what_is_odd_about_a_sound_is_said(capsys, avatar, tmp_path):
+    samples = np.zeros(16_000, dtype=np.float32)
+    samples[100:107] = np.nan
+    soundfile.write(tmp_path / "odd.wav", samples, 16_000, subtype="FLOAT")
+    code, _, err = run(capsys, "motion", "--audio", tmp_path / "odd.wav", "--out", tmp_path / "t.npz", "--avatar", avatar, "--enhance", "3")
+    assert code == 0 and "--enhance: without --prompt" in err and "7 of 16000 samples were NaN" in err
+
+
 @pytest.mark.parametrize("prompt", ["", "   ", "🙂🙃😀", "word " * 2000, "\u202e\u0000\x1b[31m", "\ud800 smile"])
 def test_no_prompt_breaks_a_command(capsys, avatar, prompt):
     code, out, err = run(capsys, "text", prompt, "--json", "--avatar", avatar)
@@ -161,6 +225,9 @@ def test_text_prints_a_line_of_json_a_prompt(capsys, avatar):
     [
         (["render", "--out", "x.mp4"], ["--audio", "--take"]),
         (["render", "--audio", "a.wav", "--out", "x.mp4", "--size", "0x10"], ["0x10"]),
+        (["render", "--audio", "a.wav", "--out", "x.mp4", "--size", "²x16"], ["²x16", "WIDTHxHEIGHT"]),
+        (["render", "--audio", "a.wav", "--out", "x.mp4", "--seed=--5"], ["'--5'", "whole number"]),
+        (["render", "--audio", "a.wav", "--out", "x.mp4", "--steps", "²"], ["'²'", "whole number"]),
         (["render", "--audio", "a.wav", "--out", "x.mp4", "--fov", "200"], ["--fov", "170"]),
         (["motion", "--audio", "a.wav"], ["--out"]),
         (["train", "rig", "--out", "x"], ["--data"]),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "avatar_viewer"
-BASE = {"types", "errors", "action_units", "geometry", "config"}
+BASE = {"types", "errors", "action_units", "geometry", "config", "destinations"}
 # Each room and what it may import, besides itself and the base.
 ALLOWED = {
     "base": set(),

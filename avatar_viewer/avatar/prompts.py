@@ -25,6 +25,7 @@ from .edit_track import EditTrack
 from .prompt_edit import blend_readings, prompt_edit
 
 MAX_FILE_BYTES = 1_000_000
+_MAX_FAULTS = 8  # in one message
 
 _LINE = re.compile(r"^(?P<time>\S+)\s+(?:fade\s+(?P<fade>\S+)\s+)?(?P<prompt>\S.*)$")
 _WEIGHTED = re.compile(r"^\s*(?P<weight>\d+(?:\.\d+)?)\s*:\s*(?P<text>.+)$")
@@ -40,7 +41,7 @@ def read_prompts_file(
     mode: str = "blend",
     base: AUEdit | None = None,
 ) -> EditTrack:
-    """The track of a prompts file; `read` is `TextToAU.read`. One `InputError` lists every line that is wrong."""
+    """The track of a prompts file; `read` is `TextToAU.read`. One `InputError` lists the lines that are wrong."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no prompts file at {path}; give a text file with one 'time prompt' a line")
@@ -87,7 +88,8 @@ def parse_prompts(
             edit = base or AUEdit()
         track.add(seconds, edit, ease_seconds=fade)
     if wrong:
-        raise InputError(f"{source}: " + "; ".join(wrong))
+        more = [f"{len(wrong) - _MAX_FAULTS} more lines like these"] if len(wrong) > _MAX_FAULTS else []
+        raise InputError(f"{source}: " + "; ".join(wrong[:_MAX_FAULTS] + more))
     return track
 
 

@@ -103,6 +103,8 @@ def load_take(path: str | Path) -> Take:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"take {path}: no such file")
+    if not zipfile.is_zipfile(path):  # numpy's own words would speak of pickle
+        raise InputError(f"take {path}: not a readable take.npz; give one made by `motion`, or a .take recorded in the window")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -380,6 +381,8 @@ class _FolderSink:
     """Numbered PNG files, in a temporary folder until all are there."""
 
     def __init__(self, path: Path) -> None:
+        if not path.name:  # "." or "/": there is no name to put a partial folder beside
+            raise InputError(f"{str(path)!r} is no name for a clip; give name.mp4, or a new folder for pictures")
         self._path = path
         self._partial = path.with_name(path.name + ".partial")
         for folder in (path, self._partial):
@@ -420,7 +423,7 @@ def _open_sink(path: Path, given: str, size: tuple[int, int], fps: float, *, wit
 
 
 def _is_frame_name(name: str) -> bool:
-    return name.startswith("frame_") and name.endswith(".png")
+    return re.fullmatch(r"frame_\d{6,}\.png", name) is not None  # as `show` writes them: nobody else's pictures are replaced
 
 
 def _to_bytes(color: Tensor) -> np.ndarray:  # [H, W, 3] 0..1 -> uint8

@@ -40,6 +40,12 @@ def test_all_wrong_lines_are_named_at_once():
     assert all(f"line {n}" in message for n in (1, 3, 4, 5, 6)) and "line 2" not in message
 
 
+def test_a_file_that_is_no_prompts_file_is_refused_in_a_few_words():
+    with pytest.raises(InputError, match="992 more lines like these") as error:
+        parse_prompts("noise\n" * 1000, read)
+    assert len(str(error.value)) < 1000
+
+
 def test_a_prompts_file_with_a_byte_order_mark_and_odd_bytes_is_read(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_bytes(b"\xef\xbb\xbf0 smile\n1 \xff\xfe\n")

@@ -97,3 +97,7 @@ def test_damaged_takes_and_pickles_are_input_errors(tmp_path, tiny_face):
         load_take(damaged)
     with pytest.raises(InputError, match="no such file"):
         load_take(tmp_path / "absent.npz")
+    damaged.write_text("not a take")
+    with pytest.raises(InputError, match="made by `motion`") as error:
+        load_take(damaged)
+    assert "unsafe" not in str(error.value)  # nobody is to be told how to load what is not trusted
