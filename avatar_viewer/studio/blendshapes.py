@@ -18,7 +18,8 @@ from ..errors import InputError
 VISEMES: tuple[str, ...] = ("PP", "FF", "TH", "DD", "kk", "CH", "SS", "nn", "RR", "aa", "E", "ih", "oh", "ou")
 GAZE_CHANNELS: tuple[str, ...] = ("gaze_yaw", "gaze_pitch")  # radians; positive to +x and up
 RIG_CHANNELS: tuple[str, ...] = AU_NAMES + VISEMES + GAZE_CHANNELS  # AUs 0..5 (to 7), visemes 0..1
-WRINKLE_DARKENING = 0.5  # share of the albedo that a full wrinkle takes away
+# What a full wrinkle leaves of the albedo: light that skin scatters into a fold comes out red, never grey.
+WRINKLE_TINT = np.array([0.66, 0.43, 0.37], dtype=np.float32)
 _FRAMES_AT_ONCE = 64  # bounds the memory of hours of performance
 
 
@@ -40,6 +41,9 @@ class Part:
     attachment: str
     pivot: tuple[float, float, float] = (0.0, 0.0, 0.0)
     gloss: float = 0.0  # 0 matt .. 1 wet: eyes, teeth, lips
+    # 0 opaque .. 1: how far light that reaches it spreads within it and its surroundings. Enamel and wet red tissue glow in
+    # an open mouth whose depth few rays find; traced as if they were plaster they are grey and black. No light, no glow.
+    translucency: float = 0.0
 
 
 class Constraint(Protocol):
@@ -102,7 +106,7 @@ class BlendshapeRig:
         depth = np.zeros((len(values), len(self.face.colors)), np.float32)
         for name, darkening in self.wrinkles.items():
             depth += values[:, RIG_CHANNELS.index(name), None] / MAX_INTENSITY * darkening
-        return self.face.colors * (1.0 - WRINKLE_DARKENING * np.clip(depth, 0.0, 1.0))[..., None]
+        return self.face.colors * (1.0 - np.clip(depth, 0.0, 1.0)[..., None] * (1.0 - WRINKLE_TINT))
 
     def pose(self, values: np.ndarray) -> PosedHead:  # [C] or [T, C] values of RIG_CHANNELS
         """Face, colours and every part where `values` put them."""

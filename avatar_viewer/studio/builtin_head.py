@@ -25,10 +25,9 @@ def build_builtin_rig(resolution: float = 1.0) -> BlendshapeRig:
     sheet = build_face_sheet(1.0 / resolution)
     muscles = Muscles(sheet)
     shapes = {**action_unit_shapes(muscles), **viseme_shapes(muscles)}
-    contact_z = float(sheet.vertices[sheet.lip_upper[len(sheet.lip_upper) // 2], 2])
     border_distance = cKDTree(sheet.vertices[sheet.border]).query(sheet.vertices)[0]
     parts = [
-        *skin_parts(sheet, border_distance), garment(), *eye_parts(), *mouth_parts(contact_z),
+        *skin_parts(sheet, border_distance), garment(), *eye_parts(), *mouth_parts(sheet),
         *hair_parts(), *eyebrow_parts(sheet), *lash_parts(sheet),
     ]  # fmt: skip
     return BlendshapeRig(

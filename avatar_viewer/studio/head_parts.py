@@ -27,8 +27,9 @@ from .head_surface import (
 from .head_template import FaceSheet
 
 GUM = np.array([0.66, 0.34, 0.34])
-TOOTH = np.array([0.95, 0.92, 0.86])
+TOOTH = np.array([0.97, 0.93, 0.85])
 TONGUE = np.array([0.70, 0.36, 0.36])
+MUCOSA = np.array([0.50, 0.19, 0.18])
 CLOTH = np.array([0.17, 0.30, 0.36])
 
 
@@ -167,16 +168,18 @@ def _eye_colors(directions: np.ndarray) -> np.ndarray:
     return color
 
 
-def mouth_parts(contact_z: float) -> list[Part]:
-    """Teeth with gums, tongue and lining, laid out behind the lips; `contact_z` is where the lips touch in the middle."""
+def mouth_parts(sheet: FaceSheet) -> list[Part]:
+    """Teeth with gums, tongue and lining, laid out behind the lips."""
+    contact_z = float(sheet.vertices[sheet.lip_upper[len(sheet.lip_upper) // 2], 2])
     front = contact_z - 4.0
     upper, lower = (_teeth(front + shift, edge, up, widths) for shift, edge, up, widths in (
-        (0.0, -68.6, 1.0, (8.4, 6.6, 7.4, 7.0, 7.0, 9.0)), (-2.6, -68.2, -1.0, (5.6, 6.0, 6.8, 7.0, 7.2, 9.4))))  # fmt: skip
+        (0.0, -68.6, 1.0, (8.4, 6.6, 7.4, 7.0, 7.0, 9.0)), (-2.6, -68.2, -1.0, (5.6, 6.0, 6.8, 7.0, 7.2))))  # fmt: skip
     return [
-        Part("teeth_upper", upper, "head", gloss=0.8),
-        Part("teeth_lower", lower, "jaw", pivot=metres(JAW_HINGE), gloss=0.8),
+        Part("teeth_upper", upper, "head", gloss=0.8, translucency=0.6),
+        Part("teeth_lower", lower, "jaw", pivot=metres(JAW_HINGE), gloss=0.8, translucency=0.6),
         _tongue(front),
         *_lining(front),
+        _cheek_lining(sheet),
     ]
 
 
@@ -212,7 +215,7 @@ def _teeth(front: float, edge: float, up: float, widths: tuple) -> Mesh:
         )
         root = np.clip(block[:, 1] * up / height + 0.15, 0, 1)[:, None]
         gap = np.clip((np.abs(block[:, :1]) / (width / 2) - 0.86) / 0.14, 0, 1)
-        colors = (TOOTH * (1 - 0.015 * index) - root * np.array([0.02, 0.06, 0.10])) * (1 - 0.22 * gap)
+        colors = (TOOTH * (1 - 0.015 * index) - root * np.array([0.02, 0.06, 0.10])) * (1 - 0.28 * gap)
         for sign in (1.0, -1.0):
             meshes.append((placed * np.array([sign, 1, 1]), block_faces if sign > 0 else block_faces[:, ::-1], colors))
     lengths = np.linspace(0, start, 28)
@@ -223,10 +226,10 @@ def _teeth(front: float, edge: float, up: float, widths: tuple) -> Mesh:
     centre = np.stack([at[:, 0], edge + up * (12.6 + 0 * scallop), at[:, 1]], -1) - 2.6 * np.stack(
         [outward[:, 0], 0 * scallop, outward[:, 1]], -1
     )
-    rope = (
-        centre[:, None] + 4.4 * np.cos(ring)[None, :, None] * np.stack([outward[:, 0], 0 * scallop, outward[:, 1]], -1)[:, None]
-    )
-    rope = rope + ((5.0 + scallop)[:, None] * np.sin(ring))[..., None] * np.array([0, 1.0, 0])
+    thin = 1.0 - 0.4 * (np.r_[lengths[:0:-1], lengths] / start) ** 3  # towards the last molars the jaw's skin is near
+    around = np.stack([outward[:, 0], 0 * scallop, outward[:, 1]], -1)
+    rope = centre[:, None] + (4.4 * thin)[:, None, None] * np.cos(ring)[None, :, None] * around[:, None]
+    rope = rope + ((5.0 * thin + scallop)[:, None] * np.sin(ring))[..., None] * np.array([0, 1.0, 0])
     meshes.append((rope.reshape(-1, 3), grid_faces(len(centre), len(ring)), np.tile(GUM, (rope.shape[0] * rope.shape[1], 1))))
     return join(meshes)
 
@@ -278,26 +281,45 @@ def _tongue(front: float) -> Part:
     )
     colors = TONGUE * (1 + 0.06 * value_noise(points.reshape(-1, 3), 2.0, 9))[:, None]
     pivot = np.array([0.0, -80.0, front - 54.0])
-    return Part("tongue", to_mesh(points.reshape(-1, 3), grid_faces(24, 28), colors), "tongue", pivot=metres(pivot), gloss=0.7)
+    return Part(
+        "tongue",
+        to_mesh(points.reshape(-1, 3), grid_faces(24, 28), colors),
+        "tongue",
+        pivot=metres(pivot),
+        gloss=0.7,
+        translucency=0.5,
+    )
 
 
 def _lining(front: float) -> list[Part]:
-    """A dark bag behind the teeth; its lower half goes with the jaw, the halves overlap."""
+    """A dark bag behind the teeth: palate and throat, and a floor that goes with the jaw."""
     parts = []
-    for name, attachment, low, high in (("mouth_upper", "head", -0.35, 1.57), ("mouth_lower", "jaw", -1.57, 0.35)):
+    for name, attachment, low, high in (("mouth_upper", "head", -1.0, 1.57), ("mouth_lower", "jaw", -1.57, 0.0)):
         latitude, longitude = np.meshgrid(
-            np.linspace(low, high, 20), np.linspace(-np.pi, np.pi, 48, endpoint=False), indexing="ij"
+            np.linspace(low, high, 26), np.linspace(-np.pi, np.pi, 48, endpoint=False), indexing="ij"
         )
-        direction = np.stack(
-            [np.cos(latitude) * np.sin(longitude), np.sin(latitude), np.cos(latitude) * np.cos(longitude)], -1
-        ).reshape(-1, 3)
+        across = np.cos(latitude)
+        if attachment == "head":  # below the palate a wall, outside the teeth
+            across = np.where(latitude < 0, 1.18 + 0.25 * np.sin(latitude), across)
+        direction = np.stack([across * np.sin(longitude), np.sin(latitude), across * np.cos(longitude)], -1).reshape(-1, 3)
         if attachment == "head":
             points = np.array([0, -70.0, front - 36.0]) + direction * np.array([27.0, 22.0, 31.0])
         else:  # shallow, so that it stays above the throat when the jaw drops
             points = np.array([0, -70.0, front - 29.0]) + direction * np.array([26.0, 12.0, 24.0])
-        faces = grid_faces(20, 48)
-        points, faces, _ = keep_vertices(points, faces, points[:, 2] < front - 8.0)
+        faces = grid_faces(26, 48)
+        is_wall = (direction[:, 1] < -0.02) & (attachment == "head")
+        points, faces, _ = keep_vertices(points, faces, points[:, 2] < front - np.where(is_wall, 20.0, 8.0))
+        points = points - np.maximum(0.0, head_distance(points) + 3.0)[:, None] * surface_normals(points)
         parts.append(
-            Part(name, to_mesh(points, faces[:, ::-1], np.array([0.27, 0.085, 0.085])), attachment, pivot=metres(JAW_HINGE))
+            Part(name, to_mesh(points, faces[:, ::-1], 0.55 * MUCOSA), attachment, pivot=metres(JAW_HINGE), translucency=0.3)
         )
     return parts
+
+
+def _cheek_lining(sheet: FaceSheet) -> Part:
+    """The inside of lips and cheeks: a sheet that rides some mm under the skin around the mouth. Where the lips' rims end,
+    a look through the open mouth falls on it and not on the back of the skin."""
+    a, v = np.abs(sheet.uv[:, 0]), sheet.uv[:, 1]
+    near = (a < 33) & (v > -88) & (v < -51) & (np.abs(sheet.lip) > 0.55) & (sheet.lip_rim == 0)
+    vertices, faces, _ = keep_vertices(sheet.vertices - 3.0 * surface_normals(sheet.vertices), sheet.faces, near)
+    return Part("mouth_cheeks", to_mesh(vertices, faces, MUCOSA), "face", translucency=0.3)

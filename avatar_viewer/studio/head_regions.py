@@ -6,35 +6,54 @@ import numpy as np
 
 from .head_domain import MOUTH_HALF_WIDTH
 from .head_shapes import Muscles, smoothstep
+from .head_wrinkles import (
+    ABOVE_LIP,
+    BELOW_LIP,
+    BRIDGE,
+    CHEEK,
+    CHIN,
+    CROWS_FEET,
+    DIMPLE,
+    FOREHEAD,
+    FROWN,
+    MARIONETTE,
+    NASOLABIAL,
+    NOSE,
+    NOSE_WING,
+    UNDER_EYE,
+    UPPER_LID,
+    Curve,
+)
+
+LINE_WIDTH, SHADOW_WIDTH = 0.9, 3.2  # mm
 
 
 def wrinkle_maps(m: Muscles) -> dict[str, np.ndarray]:  # AU -> [V] 0..1
-    line = m.along
-    forehead = [[(0, y), (22, y + 2), (44, y + 1), (60, y - 4)] for y in (42, 51, 60)]
-    across = 0.75 * sum(line(curve, 1.4) for curve in forehead)
-    inner, outer = smoothstep(40, 22, m.a), smoothstep(20, 36, m.a)
-    fold = 0.6 * line([(17, -36), (24, -45), (31, -55), (35.5, -67)], 1.5)
-    crow = sum(line([(54.5, y0), (63, y1)], 1.3) for y0, y1 in ((3, 9), (0, 0), (-3, -8)))
-    crow = 0.65 * crow
+    """A fine line that runs out at its ends, in a wide soft shadow: the look of a fold under soft light."""
+
+    def line(*curves: Curve, shade: float = 0.15, taper: float = 0.3) -> np.ndarray:
+        fine = sum(m.along(curve, LINE_WIDTH, taper) for curve in curves)
+        soft = sum(m.along(curve, SHADOW_WIDTH, taper) for curve in curves)
+        return np.clip(fine + shade * soft, 0.0, 1.0)
+
+    across = 0.42 * line(*FOREHEAD, shade=0.12)
+    inner, outer = smoothstep(42, 20, m.a), smoothstep(16, 36, m.a)
+    fold, crow = line(NASOLABIAL, shade=0.25), 0.5 * line(*CROWS_FEET, shade=0.05, taper=0.55)
     maps = {
         "AU01": across * inner,
         "AU02": across * outer,
-        "AU04": line([(5.5, 13), (6.5, 34)], 1.5) + 0.6 * line([(0, 10), (8, 9)], 1.4),
-        "AU05": 0.5 * line([(24, 9), (35, 13), (47, 8)], 1.2),
-        "AU06": crow + 0.5 * line([(24, -9), (36, -12), (48, -8)], 1.3),
-        "AU07": 0.7 * line([(24, -8), (36, -10.5), (47, -7)], 1.2) + 0.4 * crow,
-        "AU09": line([(4, -2), (13, -10)], 1.3)
-        + line([(3, 5), (12, -1)], 1.3)
-        + 0.8 * line([(0, 10), (6, 10)], 1.4)
-        + 0.7 * line([(12, -27), (20, -40)], 1.6),
-        "AU10": fold + 0.4 * line([(10, -32), (17, -38)], 1.5),
-        "AU12": fold + 0.4 * line([(34, -60), (35.5, -72)], 1.6) + 0.25 * crow,
-        "AU14": line([(29.5, -60), (31, -66), (29, -72)], 1.6),
-        "AU15": line([(26.5, -67), (30, -75), (31, -84)], 1.7),
-        "AU17": 0.8 * line([(0, -84.5), (10, -85.5), (17, -90)], 1.7)
-        + 0.35 * m.bump(0, -98, 10, 7) * (0.5 + 0.5 * np.sin(m.a * 1.9) * np.sin(m.v * 1.7)),
-        "AU23": 0.5 * (line([(6, -55), (7, -50)], 1.0) + line([(13, -57), (15, -52)], 1.0) + line([(8, -79), (9, -83)], 1.0)),
-        "AU24": 0.6 * line([(0, -60.5), (14, -61.5), (23, -64)], 1.1) + 0.6 * line([(0, -74.5), (14, -73), (23, -68)], 1.2),
+        "AU04": 0.85 * line(FROWN, shade=0.25) + 0.4 * line(BRIDGE),
+        "AU05": 0.35 * line(UPPER_LID),
+        "AU06": crow + 0.35 * line(UNDER_EYE),
+        "AU07": 0.5 * line(UNDER_EYE) + 0.35 * crow,
+        "AU09": 0.5 * line(*NOSE, shade=0.25) + 0.5 * line(BRIDGE) + 0.6 * line(NOSE_WING, shade=0.3),
+        "AU10": 0.5 * fold + 0.3 * line(NOSE_WING, shade=0.3),
+        "AU12": 0.6 * fold + 0.3 * line(CHEEK, taper=0.45) + 0.2 * crow,
+        "AU14": 0.75 * line(DIMPLE, shade=0.3, taper=0.5),
+        "AU15": 0.55 * line(MARIONETTE, shade=0.2, taper=0.5),
+        "AU17": 0.6 * line(CHIN, shade=0.25) + 0.22 * m.bump(0, -98, 10, 7) * (0.5 + 0.5 * np.sin(m.a * 1.9) * np.sin(m.v * 1.7)),
+        "AU23": 0.35 * line(*ABOVE_LIP, BELOW_LIP),
+        "AU24": 0.4 * m.along(((0, -60.5), (14, -61.5), (23, -64)), 1.1) + 0.4 * m.along(((0, -74.5), (14, -73), (23, -68)), 1.2),
     }
     red = np.abs(m.sheet.lip) < 0.9
     return {name: np.clip(np.where(red & (name != "AU24"), 0, values) * m.fade, 0, 1) for name, values in maps.items()}

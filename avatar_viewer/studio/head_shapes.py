@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
-from .head_domain import MOUTH_HALF_WIDTH, mouth_line
+from .head_domain import INNER_CANTHUS, MOUTH_HALF_WIDTH, OUTER_CANTHUS, mouth_line
 from .head_surface import EYE_CENTRE, JAW_HINGE, rotation
 from .head_template import FaceSheet
+from .head_wrinkles import NASOLABIAL, Curve, trace
 
 JAW_DROP_DEGREES = 11.0  # AU26 at intensity 5
 
@@ -40,7 +41,9 @@ class Muscles:
             ]
         )
         inwards = cKDTree(dense).query(sheet.uv)[0]
-        self.fade, self.jaw_fade = smoothstep(3.5, 19.0, inwards), smoothstep(3.5, 34.0, inwards)
+        self.fade = smoothstep(3.5, 19.0, inwards)
+        # Beside the chin the skin under the jaw is short: bone and neck are few mm apart, and only a long fade keeps it from folding over.
+        self.jaw_fade = smoothstep(3.5, 34.0 + 30.0 * smoothstep(15.0, 45.0, self.a), inwards)
         self.jaw_weight = self._jaw_weight()
         self._lid_turns = self._fit_lids()
 
@@ -49,16 +52,20 @@ class Muscles:
     def bump(self, a: float, v: float, reach_a: float, reach_v: float) -> np.ndarray:
         return np.exp(-(((self.a - a) / reach_a) ** 2 + ((self.v - v) / reach_v) ** 2))
 
-    def along(self, curve: list[tuple[float, float]], width: float) -> np.ndarray:
-        """1 on a curve of the domain (both sides), falling off over `width` mm."""
-        points = np.stack([self.a, self.v], -1)
-        best = np.full(len(points), np.inf)
-        ends = np.asarray(curve, dtype=np.float64)
-        for a, b in zip(ends[:-1], ends[1:]):
-            axis = b - a
-            share = np.clip((points - a) @ axis / (axis @ axis), 0, 1)
-            best = np.minimum(best, np.linalg.norm(points - a - share[:, None] * axis, axis=1))
-        return np.exp(-((best / width) ** 2))
+    def plateau(self, a: float, v: float, flat: tuple[float, float], reach: tuple[float, float]) -> np.ndarray:
+        """A bump that is 1 within `flat` mm of its middle: what it moves, it does not stretch."""
+        beyond_a = np.maximum(0.0, np.abs(self.a - a) - flat[0]) / reach[0]
+        beyond_v = np.maximum(0.0, np.abs(self.v - v) - flat[1]) / reach[1]
+        return np.exp(-(beyond_a**2 + beyond_v**2))
+
+    def along(self, curve: Curve, width: float, taper: float = 0.0) -> np.ndarray:
+        """1 on a curve of the domain (both sides), falling off over `width` mm; it runs out over the share `taper` of its
+        length at each end that is not in the middle of the face."""
+        dense = trace(curve)
+        distance, nearest = cKDTree(dense).query(np.stack([self.a, self.v], -1))
+        share = nearest / (len(dense) - 1)
+        ends = (1.0 if dense[0, 0] <= 0 else smoothstep(-0.01, taper, share)) * smoothstep(1.01, 1.0 - taper, share)
+        return np.exp(-((distance / width) ** 2)) * (ends if taper > 0 else 1.0)
 
     def move(self, weight: np.ndarray, out: float = 0.0, up: float = 0.0, forward: float = 0.0) -> np.ndarray:
         """Everything under `weight` moves by so many mm; `out` is away from the middle."""
@@ -147,12 +154,15 @@ class Muscles:
                     result[name][mine, component] = np.interp(self.a[mine], along, turn[:, component])
         return result
 
-    def lids(self, upper_close: float, lower_close: float) -> np.ndarray:
-        """Lids slide over the eye: 1, 1 shuts them; negative opens wider."""
+    def lids(self, upper_close: float, lower_close: float, slant: float = 0.0) -> np.ndarray:
+        """Lids slide over the eye: 1, 1 shuts them; negative opens wider. `slant` shuts the upper one more at its outer end
+        and opens it by half as much at its inner end."""
+        outwards = np.clip((self.a - INNER_CANTHUS[0]) / (OUTER_CANTHUS[0] - INNER_CANTHUS[0]), 0.0, 1.0)
+        upper_close = upper_close + slant * (1.5 * smoothstep(0.0, 1.0, outwards) - 0.5)
         height = np.abs(self.sheet.lid)
         upper = np.where(self.sheet.is_lower_lid, 0.0, 1 - smoothstep(2.2, 13.0, height))
         lower = np.where(self.sheet.is_lower_lid, 1 - smoothstep(1.5, 10.0, height), 0.0)
-        turn = upper_close * upper[:, None] * self._lid_turns["upper"] + lower_close * lower[:, None] * self._lid_turns["lower"]
+        turn = (upper_close * upper)[:, None] * self._lid_turns["upper"] + lower_close * lower[:, None] * self._lid_turns["lower"]
         near = smoothstep(24.0, 17.0, np.hypot(self.a - 35.0, self.v) * 1.0)
         turn *= near[:, None]
         centre = np.where(self.sheet.uv[:, :1] < 0, -1.0, 1.0) * EYE_CENTRE * np.array([1, 0, 0]) + EYE_CENTRE * np.array(
@@ -171,15 +181,19 @@ def _rotate(points: np.ndarray, turns: np.ndarray) -> np.ndarray:
 
 def action_unit_shapes(m: Muscles) -> dict[str, np.ndarray]:  # AU -> [V, 3] mm at intensity 5
     bump, move = m.bump, m.move
-    fold = m.along([(17, -36), (24, -45), (31, -55), (35.5, -67)], 2.8)
+    fold = m.along(NASOLABIAL, 2.8)
     apple = bump(36, -30, 15, 14)
     shapes = {
-        "AU01": move(bump(10, 27, 12, 14), out=-0.8, up=8.5, forward=0.6) + move(bump(12, 50, 20, 20), up=3.0),
-        "AU02": move(bump(44, 25, 14, 13), up=8.0, out=0.8)
+        "AU01": move(m.plateau(9, 26, (3, 5), (14, 10)), out=-0.6, up=7.6, forward=0.6)
+        + move(bump(12, 50, 20, 18), up=2.6)
+        + m.lids(0.10, 0.06, slant=0.26),
+        "AU02": move(m.plateau(43, 25, (5, 4), (12, 10)), up=7.4, out=0.8)
         + move(bump(44, 48, 20, 18), up=3.0)
-        + move(bump(40, 11, 13, 6), up=2.0),
-        "AU04": move(bump(13, 22, 12, 10), out=-4.5, up=-6.0, forward=1.6)
-        + move(bump(36, 24, 16, 9), out=-2.0, up=-4.0, forward=0.8),
+        + move(bump(40, 11, 13, 6), up=2.0)
+        + m.lids(-0.08, 0.0, slant=-0.16),
+        "AU04": move(m.plateau(11, 22, (3, 5), (12, 8)), out=-3.6, up=-5.4, forward=1.6)
+        + move(bump(36, 24, 16, 9), out=-2.0, up=-4.0, forward=0.8)
+        + m.lids(0.10, 0.10, slant=0.06),
         "AU05": m.lids(-0.48, -0.25),
         "AU06": move(apple, up=5.0, out=0.8, forward=2.2)
         + move(bump(54, -3, 9, 11), out=-2.4, up=-0.3, forward=1.0)
@@ -192,7 +206,7 @@ def action_unit_shapes(m: Muscles) -> dict[str, np.ndarray]:  # AU -> [V, 3] mm 
         + move(bump(12, 0, 7, 14), up=2.6, forward=2.0, out=-1.0)
         + move(bump(12, 20, 11, 9), up=-4.4, out=-2.4)
         + move(np.where(m.upper, bump(11, -57, 14, 9), 0), up=4.2)
-        + move(m.along([(12, -26), (19, -38), (25, -50)], 3.0), forward=-1.4)
+        + move(m.along(((12, -26), (19, -38), (25, -50)), 3.0), forward=-1.4)
         + move(bump(26, -22, 10, 10), up=2.4, forward=1.4)
         + m.lids(0.12, 0.9),
         "AU10": m.part(4.6, 0.0)

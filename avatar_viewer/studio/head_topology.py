@@ -1,6 +1,6 @@
 """Topology of the built-in face sheet: one half of the flat domain as triangles, fine where detail and motion are.
 
-Rows along lips and lids, spring-relaxed points elsewhere, Delaunay between them. Knows no third dimension.
+Rows along lips, lids and wrinkles, spring-relaxed points elsewhere, Delaunay between them. Knows no third dimension.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from scipy.ndimage import map_coordinates
 from scipy.spatial import Delaunay, cKDTree
 
 from .head_domain import MOUTH_HALF_WIDTH, MOUTH_SLOT, distance_to_curve, lid_margin, mouth_line, vermilion_height
+from .head_wrinkles import MESHED, NASOLABIAL, trace
 
 SizeField = Callable[[np.ndarray], np.ndarray]  # [P, 2] -> [P] mm
+WRINKLE_EDGE = 1.6  # mm: vertices on a wrinkle's line are at most so far apart
 _BORDER = np.array(  # the sheet's outline, from the hairline's middle past the ear to the middle under the chin
     [
         (0, 80),
@@ -48,8 +50,10 @@ def edge_length(uv: np.ndarray) -> np.ndarray:  # [P, 2] -> [P] mm
     size = np.minimum(size, 1.25 + 0.10 * np.maximum(0, np.hypot(u / 1.25, v + 40) - 13))  # nose
     brow = distance_to_curve(uv, np.array([(7, 19), (20, 25), (36, 28), (52, 23)], float))
     size = np.minimum(size, 1.6 + 0.14 * np.maximum(0, brow - 3))
-    fold = distance_to_curve(uv, np.array([(17, -36), (26, -50), (33, -64), (33, -78)], float))
-    return np.minimum(size, 2.1 + 0.12 * fold)
+    fold = distance_to_curve(uv, np.asarray(NASOLABIAL, float))
+    size = np.minimum(size, 2.1 + 0.12 * fold)
+    line = np.min([distance_to_curve(uv, np.asarray(curve, float)) for curve in MESHED], axis=0)
+    return np.minimum(size, WRINKLE_EDGE + 0.4 * line)
 
 
 def mesh_half(scale: float) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
@@ -86,6 +90,7 @@ def mesh_half(scale: float) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarra
             outwards = curve - np.array([34.5, -0.5])
             outwards /= np.linalg.norm(outwards / np.array([1.0, 0.62]), axis=1, keepdims=True)
             rows.append(curve + offset * outwards * np.array([1.0, 1.2]))
+    rows += [_walk(trace(curve), size) for curve in MESHED]
     rows = np.concatenate(rows)
     rows = rows[rows[:, 0] > 0.4]
     fixed_points = np.concatenate(fixed)

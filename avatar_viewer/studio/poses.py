@@ -55,7 +55,9 @@ def coefficients(named: Mapping[str, float]) -> np.ndarray:  # -> [C] float32
 
 
 def action_unit_sweep(intensities: tuple[float, ...]) -> np.ndarray:  # -> [T, C] float32
-    """Each AU alone at each intensity, then each emotion of the paper: what the opacity decoder learns its wrinkles from."""
+    """Each AU alone at each intensity, then each emotion of the paper, mute and speaking: what the opacity decoder learns its
+    wrinkles from. One that has never seen a smile with an open jaw invents folds for it."""
     frames = [coefficients({name: intensity}) for name in AU_NAMES for intensity in intensities]
     frames += [coefficients(aus) for aus in EMOTION_AUS.values()]
+    frames += [coefficients({**aus, "AU25": 3.0, "AU26": 2.5}) for aus in EMOTION_AUS.values()]
     return np.stack(frames)

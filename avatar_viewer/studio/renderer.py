@@ -25,6 +25,8 @@ from .zbuffer import draw_triangles
 LANES = 131_072  # rays traced at once
 RAY_METRES = 2e-4  # rays that gather light start so far above the surface
 FIREFLY = 3.0  # a white wall in the key light sends about 1
+FILL_ROUNDS = 3  # how many rows of covered vertices get their neighbours' light
+BURIED = 0.12  # light under which a still part counts as covered by another: a wall in the open gets about 1
 FAR_METRES = 0.03  # what keeps away so far from the lips keeps its light in every pose; so do brows and lashes, dark anyway
 PART_SHARE = 8  # the face gets so many times the light paths of a part
 STATIC_PART_SHARE = 4  # and so many times those of a part that is lit only once: fewer paths mottle neck and shoulders
@@ -110,7 +112,7 @@ class StudioRenderer:
         meshes = [rig.face] + [part.mesh for part in rig.parts]
         lips = cKDTree(rig.face.vertices[rig.regions["lips"]])
         far = [part.attachment == "head" and lips.query(part.mesh.vertices)[0].min() > FAR_METRES for part in rig.parts]
-        keeps = [is_far or part.attachment == "face" for part, is_far in zip(rig.parts, far)]
+        keeps = [is_far or part.attachment == "face" and part.translucency == 0 for part, is_far in zip(rig.parts, far)]
         turned = [
             mesh.faces[:, ::-1] if i and keeps[i - 1] and _is_inside_out(mesh) else mesh.faces for i, mesh in enumerate(meshes)
         ]
@@ -145,7 +147,7 @@ class StudioRenderer:
         shares = [1 if i == 0 else PART_SHARE if i in self._changing else STATIC_PART_SHARE for i in lit_anew]
         chosen = [(i, max(1, samples // share)) for i, share in zip(lit_anew, shares)]
         for (i, _), light in zip(chosen, self._gather_light(albedo, chosen)):
-            self._light[self._slices[i]] = light
+            self._light[self._slices[i]] = light ** (1.0 - self._rig.parts[i - 1].translucency) if i else light
         self._shining = albedo * self._light
 
     def _update_scene(self, albedo: np.ndarray) -> None:
@@ -187,6 +189,8 @@ class StudioRenderer:
             position += len(vertex)
             total = np.stack([np.bincount(vertex, light[:, c], minlength=count) for c in range(3)], axis=1)
             mean = total / np.maximum(np.bincount(vertex, minlength=count), 1)[:, None]
+            buried = _border(faces, count) if index == 0 else (mean.mean(axis=1) < BURIED) & (index not in self._changing)
+            mean = _fill_buried(mean, faces, buried)
             lights.append(_smooth_over_mesh(mean, faces, SMOOTHING[index == 0]).astype(np.float32))
         return lights
 
@@ -240,6 +244,30 @@ def _points_around_vertices(
     )
     place, own = ((values[triangle] * weights[..., None]).sum(axis=1) for values in (corners, colors))
     return vertex, place, normals[triangle], own
+
+
+def _border(faces: np.ndarray, count: int) -> np.ndarray:  # [F, 3] -> [P] bool
+    """Vertices of edges that only one triangle has."""
+    edges = np.sort(np.concatenate((faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]])), axis=1)
+    unique, uses = np.unique(edges, axis=0, return_counts=True)
+    result = np.zeros(count, dtype=bool)
+    result[unique[uses == 1]] = True
+    return result
+
+
+def _fill_buried(light: np.ndarray, faces: np.ndarray, buried: np.ndarray) -> np.ndarray:  # [P, C], [F, 3], [P] bool -> [P, C]
+    """Light for vertices that lie under other skin, from lit neighbours: or a dark line runs along every seam of the skin."""
+    edges = np.concatenate((faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]))
+    edges = np.concatenate((edges, edges[:, ::-1]))
+    count, light, buried = len(light), light.copy(), buried.copy()
+    links = coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(count, count)).tocsr()
+    for _ in range(FILL_ROUNDS):
+        lit = (~buried).astype(float)
+        number = links @ lit
+        fill = buried & (number > 0)
+        light[fill] = (links @ (light * lit[:, None]))[fill] / number[fill, None]
+        buried[fill] = False
+    return light
 
 
 def _smooth_over_mesh(values: np.ndarray, faces: np.ndarray, rounds: int) -> np.ndarray:  # [P, C], [F, 3] -> [P, C]

@@ -19,7 +19,7 @@ CANDIDATES = 12  # for each point wanted
 SMALLEST_SHARE = 120  # points that even a tiny visible part gets
 # Points for an area, relative to hair: where eyes look, Gaussians are dense. The first matching word counts.
 DETAIL: tuple[tuple[str, float], ...] = (
-    ("lash", 3.0), ("brow", 4.0), ("eye", 6.0), ("teeth", 3.0), ("tongue", 2.0), ("gum", 2.0), ("mouth", 1.0), ("ear", 1.6),
+    ("lash", 3.0), ("brow", 4.0), ("eye", 6.0), ("teeth", 12.0), ("tongue", 6.0), ("gum", 6.0), ("mouth", 2.0), ("ear", 1.6),
     ("hair", 1.0), ("scalp", 0.6), ("neck", 0.6),
 )  # fmt: skip
 OTHER_DETAIL = 0.3  # clothes, shoulders, whatever else

@@ -161,7 +161,7 @@ class CanonicalModel(nn.Module):
 
     def _colors(self) -> Tensor:
         learned = self.triplane_colors() if self.polished is None else self.polished
-        return torch.cat((learned, SHADE * learned[self.lining].detach()))
+        return torch.cat((learned, learned.new_tensor(SHADE) * learned[self.lining].detach()))
 
 
 def build_model(capture: Capture, others: int, seed: int) -> CanonicalModel:

@@ -16,7 +16,7 @@ from ..avatar.binding import NEIGHBOURS
 from ..geometry import rotmat_to_quat
 
 DEPTH_METRES = 0.0012  # far enough to stay behind the skin's own thickness, near enough not to show at the rims
-SHADE = 0.35  # of the skin above it: the colour of the bottom of a wrinkle
+SHADE = (0.52, 0.30, 0.25)  # of the skin above it: the bottom of a wrinkle, deep and red, for skin scatters red light furthest
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def make_under_layer(
         means=neutral - depth * normals,
         quats=rotmat_to_quat(frames),
         log_scales=torch.stack((spread, spread, torch.full_like(spread, 0.2 * depth)), dim=-1).clamp(min=1e-5).log(),
-        colors=(SHADE * colors).clamp(0, 1),
+        colors=(colors.new_tensor(SHADE) * colors).clamp(0, 1),
         binding_vertices=vertices,
         binding_weights=weights,
     )

@@ -138,6 +138,35 @@ def test_the_jaw_opens_the_mouth(rig):
     assert 8 < angle < 14
 
 
+def face_normals(rig: BlendshapeRig, vertices: np.ndarray) -> np.ndarray:  # [V, 3] -> [F, 3], as long as twice the area
+    corners = vertices[rig.face.faces].astype(np.float64)
+    return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+
+
+def test_an_open_jaw_does_not_fold_the_skin_over(rig):
+    rest = face_normals(rig, rig.face.vertices)
+    for row in (values(AU26=5), values(aa=1), values(AU26=5, AU25=5)):
+        moved = face_normals(rig, rig.pose(row).face)
+        assert ((moved * rest).sum(axis=1) < 0).sum() <= 20
+
+
+def test_wrinkles_are_unbroken_lines(rig):
+    edges = np.concatenate((rig.face.faces[:, [0, 1]], rig.face.faces[:, [1, 2]], rig.face.faces[:, [2, 0]]))
+    for name in ("AU04", "AU06", "AU12"):
+        depth = rig.wrinkles[name]
+        bottom = depth > 0.75 * depth.max()
+        linked = np.unique(edges[bottom[edges].all(axis=1)])
+        assert bottom.sum() > 8 and len(linked) >= 0.8 * bottom.sum(), name
+
+
+def test_wrinkles_are_darker_and_redder_than_the_skin(rig):
+    rest, frown = rig.colors(np.stack([values(), values(AU04=5)]))
+    lined = rig.wrinkles["AU04"] > 0.5
+    left = frown[lined] / rest[lined]
+    assert (left < 0.95).all() and (left[:, 0] > left[:, 1]).all() and (left[:, 1] > left[:, 2]).all()
+    assert np.array_equal(frown[rig.wrinkles["AU04"] == 0], rest[rig.wrinkles["AU04"] == 0])
+
+
 def lid_opening_mm(rig: BlendshapeRig, rows: np.ndarray) -> np.ndarray:  # [T, C] -> [T] mean height between the lids' rims
     face = rig.offsets(rows) + rig.face.vertices
     eye = next(part for part in rig.parts if part.name == "eye_right")
@@ -151,6 +180,16 @@ def lid_opening_mm(rig: BlendshapeRig, rows: np.ndarray) -> np.ndarray:  # [T, C
 def test_lids_meet_when_blinking_narrow_when_tight_and_open_wide(rig):
     rest, blink, tight, wide = lid_opening_mm(rig, np.stack([values(), values(AU45=5), values(AU07=5), values(AU05=5)]))
     assert rest > 8 and blink < 0.6 and tight < 0.85 * rest and wide > 1.15 * rest
+
+
+def test_grief_lets_the_outer_part_of_the_upper_lid_droop(rig):
+    rest, grief = rig.offsets(np.stack([values(), values(AU01=5, AU04=2.5, AU15=5)])) + rig.face.vertices
+    eye = next(part for part in rig.parts if part.name == "eye_right")
+    place = rest - np.asarray(eye.pivot)
+    margin = (np.linalg.norm(place, axis=1) < EYE_RADIUS / 1000 + 0.0002) & (place[:, 2] > 0) & (place[:, 1] > 0.002)
+    fall = 1000 * (rest - grief)[:, 1]
+    outer, inner = margin & (place[:, 0] > 0.006), margin & (place[:, 0] < -0.006)
+    assert fall[outer].mean() > 1.0 and fall[outer].mean() > fall[inner].mean() + 1.0
 
 
 def test_lids_stay_outside_the_eyeball(rig):
