@@ -166,7 +166,7 @@ def _add_edits(parser: argparse.ArgumentParser) -> None:
     edits.add_argument("--mode", choices=("blend", "paper"), default="blend", help="how the prompt bends the codes")
     edits.add_argument("--enhance", type=_number(0, 10), metavar="X", help="the paper's alpha (default 1.0)")
     edits.add_argument("--suppress", type=_number(0, 1), metavar="X", help="the paper's beta (default 0.3)")
-    edits.add_argument("--au", action="append", default=[], metavar="AU12=3.5", help="add to an action unit; may be repeated")
+    edits.add_argument("--au", action="extend", nargs="+", default=[], metavar="AU12=3.5", help="add to action units; may be repeated")
     edits.add_argument("--over-range", action="store_true", help="allow intensities up to 7")
     edits.add_argument("--steps", type=_whole(1, 100), metavar="N", help="sampler steps (default: the avatar's own)")
     edits.add_argument("--guidance", type=_number(0, 10), metavar="X", help="how strictly the face obeys the codes (default 1)")

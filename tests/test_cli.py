@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from avatar_viewer.cli import main
 
@@ -69,6 +70,22 @@ def test_an_au_offset_reaches_the_take(capsys, avatar, speech, tmp_path):
     take = np.load(out)
     column = list(take["au_names"]).index("AU12")
     assert take["au"][:, column].min() >= 4 - 1e-6
+
+
+def test_several_offsets_may_follow_one_au(capsys, avatar, speech, tmp_path):
+    out = tmp_path / "take.npz"
+    result = run(capsys, "motion", "--audio", speech, "--out", out, "--avatar", avatar, "--au", "AU12=4", "AU06=2", "--au", "AU01=1")
+    assert result[0] == 0, result[2]
+    take = np.load(out)
+    lowest = dict(zip(take["au_names"], take["au"].min(axis=0)))
+    assert [lowest[name] >= value - 1e-6 for name, value in (("AU12", 4), ("AU06", 2), ("AU01", 1))] == [True] * 3
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_back_end_that_cannot_draw_here_is_refused(capsys, avatar, speech, tmp_path):
+    out = tmp_path / "clip.mp4"
+    assert_refused(run(capsys, "render", "--audio", speech, "--out", out, "--avatar", avatar, "--backend", "gsplat"), "gsplat", "CUDA")
+    assert list(tmp_path.iterdir()) == [speech]
 
 
 def test_render_takes_a_take(capsys, avatar, speech, tmp_path):

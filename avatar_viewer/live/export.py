@@ -26,6 +26,7 @@ from ..avatar.manifest import identify
 from ..avatar.speech_motion import SpeechMotion
 from ..config import SAMPLE_RATE, StreamContext
 from ..errors import InputError
+from ..rendering import gsplat_backend
 from ..rendering.orbit import OrbitCamera
 from ..rendering.rasterize import rasterize
 from ..types import AudioChunk, AUEdit, Camera, MotionWindow
@@ -301,6 +302,10 @@ class _Job:
     background: tuple[float, float, float]
     backend: str
     show_progress: bool
+
+    def __post_init__(self) -> None:
+        if self.backend == "gsplat" and (reason := gsplat_backend.why_unavailable()):
+            raise InputError(f"the gsplat back-end cannot be used: {reason}; choose cpu or auto")
 
     def run(
         self, scenes: Iterator[Scene], total: int, path: Path, given: str,

@@ -8,6 +8,7 @@ goes on where it was; every file appears whole or not at all. Knows files and th
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import zlib
@@ -31,11 +32,12 @@ from .poses import HIDDEN_SURFACE_POSES, coefficients
 from .renderer import Picture, StudioRenderer
 from .rig_source import name_rig, open_rig
 from .scaffold import choose_points, mark_seen, scatter_points
-from .takes import SCALES, CaptureScale, Take, plan_takes
+from .takes import SCALES, TEST_MARK, CaptureScale, Take, choose_sentences, plan_takes
 from .voices import TEST_VOICES
 
 FORMAT_VERSION = 1
 JPEG_QUALITY = 95
+_STAMP = "made_with.json"
 
 
 def run_studio(
@@ -49,13 +51,18 @@ def run_studio(
     """Record a capture of the rig that `rig_source` names: "builtin", a GLB file or a folder of OBJ files."""
     if scale not in SCALES:
         raise InputError(f"unknown scale {scale!r}; use {' or '.join(SCALES)}")
+    spoken = choose_sentences(SCALES[scale], sentences)
     rig_source = name_rig(rig_source)
+    made_with = _describe_making(rig_source, SCALES[scale], seed)
+    if sentences is not None:
+        made_with["sentences"] = hashlib.sha256("\n".join((*spoken[0], TEST_MARK, *spoken[1])).encode()).hexdigest()[:12]
+    _check_folder(out, made_with)  # before the minutes of all that follows
     rig = open_rig(rig_source, print)
     if contact_sheet is not None:
         draw_contact_sheet(rig, contact_sheet)
-    takes = plan_takes(rig, SCALES[scale], sentences, seed)
+    takes = plan_takes(rig, SCALES[scale], spoken, seed)
     held_out = [voice.label for voice in TEST_VOICES]
-    write_capture(rig, out, takes, scale=SCALES[scale], seed=seed, rig_source=rig_source, held_out_voices=held_out)
+    _write_capture(rig, out, takes, SCALES[scale], seed, made_with, held_out)
 
 
 def write_capture(
@@ -69,7 +76,23 @@ def write_capture(
     held_out_voices: Sequence[str] = (),
 ) -> None:
     """Record `takes` and everything else that training needs; `InputError` where `out` holds a different capture."""
-    made_with = {"rig": rig_source or rig.name, "scale": scale.name, "size": scale.size, "seed": seed}
+    _write_capture(rig, out, takes, scale, seed, _describe_making(rig_source or rig.name, scale, seed), held_out_voices)
+
+
+def _describe_making(rig: str, scale: CaptureScale, seed: int) -> dict[str, object]:
+    """What decides a capture: files made with another one are not mixed in."""
+    return {"rig": rig, "scale": scale.name, "size": scale.size, "seed": seed}
+
+
+def _write_capture(
+    rig: BlendshapeRig,
+    out: Path,
+    takes: Iterable[Take],
+    scale: CaptureScale,
+    seed: int,
+    made_with: dict[str, object],
+    held_out_voices: Sequence[str],
+) -> None:
     _claim_folder(out, made_with)
     cameras = studio_cameras(scale.name, scale.size)
     _write_geometry(rig, out)
@@ -96,17 +119,24 @@ def write_capture(
     _write_json(out / "capture.json", {**index, "complete": True})
 
 
-def _claim_folder(out: Path, made_with: dict[str, object]) -> None:
-    stamp = out / "made_with.json"
-    if stamp.exists():
-        found = json.loads(stamp.read_text())
-        if found != made_with:
-            raise InputError(f"{out} holds a capture made with {found}, not {made_with}; choose another folder or delete it")
+def _check_folder(out: Path, made_with: dict[str, object]) -> None:
+    """`InputError` where `out` holds anything but the beginning of this very capture."""
+    if not (out / _STAMP).exists():
+        if out.is_dir() and any(out.iterdir()):
+            raise InputError(f"{out} is not empty and holds no capture; choose another folder")
         return
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty and holds no capture; choose another folder")
+    try:
+        found = json.loads((out / _STAMP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = "what its made_with.json does not say"
+    if found != made_with:
+        raise InputError(f"{out} holds a capture made with {found}, not {made_with}; choose another folder or delete it")
+
+
+def _claim_folder(out: Path, made_with: dict[str, object]) -> None:
+    _check_folder(out, made_with)
     out.mkdir(parents=True, exist_ok=True)
-    _write_json(stamp, made_with)
+    _write_json(out / _STAMP, made_with)
 
 
 def _write_geometry(rig: BlendshapeRig, out: Path) -> None:

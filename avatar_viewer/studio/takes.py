@@ -58,12 +58,20 @@ class Take:
     pictured: tuple[int, ...] = ()  # frames that get pictures
 
 
-def plan_takes(rig: BlendshapeRig, scale: CaptureScale, sentences: Path | None, seed: int) -> Iterator[Take]:
+def choose_sentences(scale: CaptureScale, path: Path | None) -> tuple[list[str], list[str]]:
+    """What is said for training and for testing, of a file or of the bundled sentences; at most what the scale asks for."""
+    train, test = read_sentences(path or DEFAULT_SENTENCES)
+    if not train or not test:
+        raise InputError(
+            f"{path} holds {len(train)} sentences to train on and {len(test)} to test; both are needed: ten lines, "
+            f"or the last ones below a line {TEST_MARK!r}"
+        )
+    return train[: scale.sentences], test[: scale.test_sentences]
+
+
+def plan_takes(rig: BlendshapeRig, scale: CaptureScale, sentences: tuple[list[str], list[str]], seed: int) -> Iterator[Take]:
     """The sweep, then every sentence in several voices and feelings, each once more under other AUs."""
-    train, test = read_sentences(sentences or DEFAULT_SENTENCES)
-    train, test = train[: scale.sentences], test[: scale.test_sentences]
-    if not train:
-        raise InputError(f"{sentences} holds no sentence to train on")
+    train, test = sentences
     yield sweep_take(scale)
     jobs = [("train", index, text, take) for take in range(scale.takes) for index, text in enumerate(train)]
     jobs += [("test", index, text, 0) for index, text in enumerate(test)]

@@ -105,6 +105,8 @@ def train_appearance(
     if ablation is not None and ablation not in ABLATIONS:
         raise InputError(f"appearance has no ablation {ablation!r}; there is {' and '.join(ABLATIONS)}")
     settings, capture, out = replace(SCALES[scale], opacity_hears_codes=ablation is None), open_capture(data), Path(out)
+    if not (out / "rig.safetensors").is_file():
+        raise InputError(f"{out} holds no rig yet; run `avatar-viewer train rig --data {data} --out {out}` first")
     rig, face = load_rig(out / "rig.safetensors"), load_face(out / "face.safetensors")
     if face.neutral.shape != capture.neutral.shape:
         raise InputError(

@@ -111,6 +111,8 @@ def train_motion(
         raise InputError(f"motion has no ablation {ablation!r}; there are {' and '.join(ABLATIONS)}")
     if scale not in SCALES:
         raise InputError(f"unknown scale {scale!r}; use {' or '.join(SCALES)}")
+    if not (out / "au_encoder.safetensors").is_file():
+        raise InputError(f"{out} cannot hear yet; run `avatar-viewer train speech --data {data} --out {out}` first")
     settings, device = replace(SCALES[scale], network=dict(ABLATIONS.get(ablation or "", {}))), _pick_device(device)
     capture = open_capture(data)
     rig = _open_matching_rig(capture)

@@ -55,6 +55,11 @@ def run_stage(
         options[stage] |= {"backbone": backbone} if backbone is not None else {}
     for stage in SEEDED_STAGES:
         options[stage] |= {"seed": seed} if seed is not None else {}
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise InputError("--device cuda: torch finds no CUDA device; use auto or cpu")
     if name == "demo":
         data, out = data or _DEFAULT_CAPTURE, out or _DEFAULT_OUT
         _make_capture(data, scale)

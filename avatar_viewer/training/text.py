@@ -50,6 +50,8 @@ def train_text(
     began = time.monotonic()
     device = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
     torch.manual_seed(0)
+    if data is not None and not data.exists():
+        raise InputError(f"--data {data}: neither a prompt corpus nor a capture is there; leave it out for the one of assets/")
     tower = None if backbone == COMPACT else load_text_backbone(backbone)  # first: a missing one is told before any work
     entries = read_prompt_corpus(data if data is not None and data.is_file() else DEFAULT_CORPUS)
     out.mkdir(parents=True, exist_ok=True)

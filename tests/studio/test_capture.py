@@ -17,7 +17,9 @@ from avatar_viewer.action_units import AU_NAMES
 from avatar_viewer.config import SAMPLE_RATE
 from avatar_viewer.errors import InputError
 from avatar_viewer.geometry import fit_rigid
+from avatar_viewer.studio import capture
 from avatar_viewer.studio.blendshapes import RIG_CHANNELS
+from avatar_viewer.studio.capture import run_studio
 from avatar_viewer.studio.takes import read_sentences
 from avatar_viewer.training.datasets.capture import open_capture
 from avatar_viewer.training.datasets.openface import read_openface_csv
@@ -164,3 +166,43 @@ def test_sentences_after_the_mark_are_held_out(tmp_path: Path):
     assert read_sentences(path) == (["One.", "Two."], ["Three."])
     with pytest.raises(InputError, match="cannot read"):
         read_sentences(tmp_path / "none.txt")
+
+
+@pytest.fixture
+def ten_sentences(tmp_path: Path) -> Path:
+    path = tmp_path / "ten.txt"
+    path.write_text("".join(f"Sentence number {n}.\n" for n in range(10)))
+    return path
+
+
+@pytest.mark.parametrize("text", ["", "# only a note\n", "One.\nTwo.\n", "# test\nOne.\n"])
+def test_too_few_sentences_are_refused_and_leave_nothing(tmp_path: Path, text: str):
+    (tmp_path / "few.txt").write_text(text)
+    with pytest.raises(InputError, match="few.txt holds . sentences to train on and . to test"):
+        run_studio("builtin", tmp_path / "capture", "dev", tmp_path / "few.txt")
+    assert not (tmp_path / "capture").exists()
+
+
+def test_other_sentences_are_not_mixed_into_a_capture(tmp_path: Path, ten_sentences: Path, monkeypatch):
+    made = []
+    monkeypatch.setattr(capture, "open_rig", lambda source, say: build_crude_rig())
+    monkeypatch.setattr(capture, "_write_capture", lambda rig, out, takes, *rest: made.append(capture._claim_folder(out, rest[2])))
+    out = tmp_path / "capture"
+    run_studio("builtin", out, "dev", ten_sentences)
+    run_studio("builtin", out, "dev", ten_sentences)  # goes on
+    ten_sentences.write_text(ten_sentences.read_text().replace("number 3", "without a number"))
+    for sentences in (ten_sentences, None):
+        with pytest.raises(InputError, match="holds a capture made with"):
+            run_studio("builtin", out, "dev", sentences)
+    assert len(made) == 2
+
+
+def test_a_folder_with_other_things_is_refused_before_the_rig_is_built(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(capture, "open_rig", None)
+    (tmp_path / "capture").mkdir()
+    (tmp_path / "capture" / "made_with.json").write_text("half writ")
+    with pytest.raises(InputError, match="does not say"):
+        run_studio("builtin", tmp_path / "capture", "dev")
+    (tmp_path / "capture" / "made_with.json").rename(tmp_path / "capture" / "holiday.jpg")
+    with pytest.raises(InputError, match="holds no capture"):
+        run_studio("builtin", tmp_path / "capture", "dev")

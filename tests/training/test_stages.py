@@ -1,8 +1,10 @@
 """Which stage is given what: backbones and ablations reach their stage alone, and nothing else takes them."""
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 from avatar_viewer.errors import InputError
 from avatar_viewer.training import stages
@@ -58,3 +60,24 @@ def test_a_finished_stage_is_not_done_again(calls, tmp_path, capsys):
     calls.clear()
     stages.run_stage("all", tmp_path, tmp_path, **(GIVEN | {"resume": True}))
     assert not calls and "rig: done before" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_said_before_any_work(calls, tmp_path):
+    with pytest.raises(InputError, match="--device cuda"):
+        stages.run_stage("rig", tmp_path, tmp_path / "out", **(GIVEN | {"device": "cuda"}))
+    assert not calls and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name, first", [("motion", "train speech"), ("appearance", "train rig")])
+def test_a_stage_names_the_one_that_it_needs(tmp_path, monkeypatch, name, first):
+    module = import_module(f"avatar_viewer.training.{name}")
+    monkeypatch.setattr(module, "open_capture", lambda data: None)
+    with pytest.raises(InputError, match=f"{first} --data"):
+        stages.run_stage(name, tmp_path, tmp_path / "out", **GIVEN)
+
+
+def test_a_prompt_corpus_that_is_not_there_is_not_replaced_in_silence(tmp_path):
+    with pytest.raises(InputError, match="nowhere.jsonl"):
+        stages.run_stage("text", tmp_path / "nowhere.jsonl", tmp_path / "out", **GIVEN)
+    assert not (tmp_path / "out").exists()
