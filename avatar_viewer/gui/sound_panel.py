@@ -69,7 +69,8 @@ class SoundPanel:
             lines.append(f"playing through {playback.output.device_name}")
         microphone, parts = session.microphone, session.delay_parts
         if microphone is not None:
-            lost = f", {microphone.overflows} blocks lost" if microphone.overflows else ""
+            lost = f", {microphone.lost_seconds:.1f} s lost" if microphone.lost_seconds else ""
+            lost += f", {microphone.overflows} overflows" if microphone.overflows else ""
             lines.append(f"listening to {microphone.route or microphone.name or 'a microphone'}{lost}" + (f": {microphone.state}" if microphone.state else ""))
         if parts is not None:
             lines.append(f"voice to picture: {parts}")

@@ -191,6 +191,7 @@ class Microphone:
         self.is_open = True  # the noise gate
         self.is_quiet = False  # nothing has arrived for a while, not even silence
         self.overflows = 0
+        self.lost_seconds = 0.0  # of sound that never arrived; silence stands in its place
         self.capture_seconds = 0.0  # the device's own delay
         self._opened_at = time.monotonic()
 
@@ -212,11 +213,17 @@ class Microphone:
                 self.failure = answer[1]
         state = self._child.fields.read()
         self.level, self.peak, self.overflows = state["level"], state["peak"], int(state["overflows"])
+        self.lost_seconds = state["lost_seconds"]
         self.is_open = not state["samples"] or bool(state["is_open"])
         waited = time.monotonic() - (state["captured_at"] if state["samples"] else self._opened_at)
         self.is_quiet = bool(state["samples"]) and waited > _QUIET_SECONDS
         if waited > (_STALL_SECONDS if state["samples"] else _START_SECONDS) and self.failure is None:
             self.failure = "the microphone does not answer"
+
+    @property
+    def is_running(self) -> bool:
+        """Time is told by what is heard: not before what was in the air `delay_seconds` ago has arrived, nor while nothing does."""
+        return not self.is_quiet and self.now() > 0.0
 
     def now(self) -> float:
         state = self._child.fields.read()

@@ -14,12 +14,13 @@ import numpy as np
 
 from ..config import SAMPLE_RATE
 from .decoding import PLAYBACK_RATE
+from .gaps import GapFiller
 from .pulse import PulseServer
 from .spool import SharedFields, SpoolFormat, SpoolReader, SpoolWriter
 from .voice_chain import VoiceChain
 
 PLAYER_FIELDS = ("generation", "frame", "heard_at", "is_playing", "has_ended", "underflows")
-MICROPHONE_FIELDS = ("samples", "captured_at", "level", "peak", "is_open", "overflows")
+MICROPHONE_FIELDS = ("samples", "captured_at", "level", "peak", "is_open", "overflows", "lost_seconds")
 _OUTPUT_LATENCY_SECONDS = 0.08
 _FADE_FRAMES = 240  # 5 ms against clicks after a seek
 _SPEECH_RING_SECONDS, _PLAYBACK_RING_SECONDS = 60, 120
@@ -139,7 +140,7 @@ def run_microphone(fields_path: str, connection: Connection, folder: str, device
     _enter_child()
     fields = SharedFields(fields_path, MICROPHONE_FIELDS)
     speech, playback = (SpoolWriter(spool) for spool in microphone_spools(folder))
-    blocks: queue.SimpleQueue[tuple[np.ndarray, float, bool] | None] = queue.SimpleQueue()  # None: the stream has ended
+    blocks: queue.SimpleQueue[tuple[np.ndarray, float, float, bool] | None] = queue.SimpleQueue()  # None: the stream has ended
     try:
         index, name, rate = _pick_device(device, "input")
         import sounddevice
@@ -147,7 +148,7 @@ def run_microphone(fields_path: str, connection: Connection, folder: str, device
 
         def take(data: np.ndarray, count: int, times, status) -> None:
             age = times.currentTime - times.inputBufferAdcTime - count / rate
-            blocks.put((data[:, 0].copy(), time.monotonic() - (age if 0.0 <= age < 1.0 else 0.0), bool(status.input_overflow)))
+            blocks.put((data[:, 0].copy(), time.monotonic(), age if 0.0 <= age < 1.0 else 0.0, bool(status.input_overflow)))
 
         to_speech = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="MQ")
         to_playback = soxr.ResampleStream(rate, PLAYBACK_RATE, 1, dtype="float32", quality="MQ")
@@ -158,6 +159,7 @@ def run_microphone(fields_path: str, connection: Connection, folder: str, device
             finished_callback=lambda: blocks.put(None),
         ) as stream:  # fmt: skip
             connection.send(("ready", name, float(stream.latency)))
+            gaps = GapFiller(rate, float(stream.latency))
             while True:
                 if connection.poll():
                     message = connection.recv()
@@ -170,16 +172,20 @@ def run_microphone(fields_path: str, connection: Connection, folder: str, device
                     continue
                 if taken is None:
                     raise RuntimeError("the device is gone")
-                block, captured_at, overflowed = taken
+                block, arrived, age, overflowed = taken
                 overflows += overflowed
-                voice, amplified = chain.process(block)
+                pieces = gaps.take(block, arrived, age)
+                if not pieces:
+                    continue
+                voice, amplified = chain.process(np.concatenate(pieces))
                 heard = to_playback.resample_chunk(voice)
                 playback.append(np.rint(np.clip(heard, -1, 1) * 32767).astype(np.int16)[:, None].repeat(2, axis=1))
                 speech.append(to_speech.resample_chunk(voice)[:, None])
                 level = float(np.sqrt(np.mean(amplified**2))) if len(amplified) else 0.0
                 fields.publish(
-                    samples=speech.count, captured_at=captured_at, level=level,
+                    samples=speech.count, captured_at=gaps.captured_at, level=level,
                     peak=float(np.abs(amplified).max(initial=0.0)), is_open=chain.is_open, overflows=overflows,
+                    lost_seconds=gaps.lost_seconds,
                 )  # fmt: skip
     except EOFError:  # the parent is gone
         return

@@ -136,6 +136,7 @@ def _watch(connection: Connection) -> None:
             if server is None and (is_asked or time.monotonic() - looked_at > _SERVER_SECONDS):
                 looked_at = time.monotonic()
                 server = _connect()
+                is_asked = is_asked or server is not None
                 if server is None and (is_asked or shown is None or shown.listening or shown.playing):
                     shown = _portaudio_devices()
                     connection.send(shown)

@@ -48,6 +48,7 @@ class Listening:
         self._was_ready = False
         self._tries_left = _START_TRIES
         self._heard_at = self._monotonic()  # anything at all
+        self._lost_told = 0.0  # seconds of sound
         self._lost_at = (0.0, 0.0)  # the clock, and the monotonic one, when sound stopped
         self._is_trying = False  # to get a lost one back
         self._retry_at = 0.0
@@ -74,6 +75,11 @@ class Listening:
         return self._microphone.is_ready and not self.is_lost
 
     @property
+    def is_running(self) -> bool:
+        """It tells the time by what it hears, which a microphone that has just been opened does not yet."""
+        return self.is_ready and self._microphone.is_running
+
+    @property
     def level(self) -> float:
         """RMS, 0..1, after gain."""
         return 0.0 if self.is_lost else self._microphone.level
@@ -90,6 +96,11 @@ class Listening:
     @property
     def overflows(self) -> int:
         return self._microphone.overflows
+
+    @property
+    def lost_seconds(self) -> float:
+        """Of sound that never arrived, since the device was opened."""
+        return self._microphone.lost_seconds
 
     @property
     def capture_seconds(self) -> float:
@@ -147,7 +158,8 @@ class Listening:
         if self.is_lost and not self._is_trying:
             is_there = self.name in found.inputs
             is_gone = bool(found.devices) and not is_there
-            if is_gone or not (self._monotonic() >= self._retry_at or (is_there and is_new)):
+            waits_until = self._retry_at if not found.reason else self._lost_at[1] + _LONGEST_WAIT_SECONDS  # a server that hangs
+            if is_gone or not (self._monotonic() >= waits_until or (is_there and is_new)):
                 return
             self._is_trying = True
             self._open(self.name)
@@ -160,7 +172,13 @@ class Listening:
                 self._begin()
             if microphone.peak > _SILENT_LEVEL:
                 self._heard_at = self._monotonic()
+            self._tell_losses(microphone.lost_seconds)
             self._follow_route(found)
+
+    def _tell_losses(self, seconds: float) -> None:
+        if seconds > self._lost_told:
+            self._say(f"Microphone: {seconds - self._lost_told:.1f} s of sound did not arrive; there is silence in its place", is_error=True)
+        self._lost_told = seconds
 
     def _begin(self) -> None:
         if self.is_lost:

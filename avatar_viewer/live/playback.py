@@ -146,9 +146,11 @@ class Playback:
 
     @property
     def heard(self) -> SpoolFormat | None:
-        """Where the sound of this moment is; None while there is none."""
+        """Where the sound of this moment is; None while there is none, or a microphone has not begun to tell the time."""
         source = self.source
-        return source.playback if source is not None and self.is_moving else None
+        if source is None or not self.is_moving or (self.microphone is not None and not self.microphone.is_running):
+            return None
+        return source.playback
 
     @property
     def seconds(self) -> float:
@@ -251,7 +253,10 @@ class Playback:
             self.play()
 
     def _update_microphone(self, microphone: Listening, is_new: bool) -> None:
+        was_lost = microphone.is_lost
         microphone.poll(self.devices, is_new=is_new)
+        if microphone.is_lost and not was_lost:
+            self.refresh_devices()  # whether it was pulled out, or its server hangs
         if microphone.is_over:
             self.stop_microphone()
             self._begin_speech()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 LOW_DISK_BYTES = 200 << 20
 LOW_DISK_SECONDS = 60.0  # of this take; whichever is more
+_LEAP_SECONDS = 4.0  # more than a device may stall and then catch up
 _MAX_CONTINUED = 3  # files of one take that an encoder has left behind; a machine that does that again and again cannot record
 _JOURNAL_BYTES = PLAYBACK_RATE * 4 + 16_000 * 4  # a second of a take's sound, heard and spoken
 
@@ -239,7 +240,7 @@ class _RecordingTime:
         elif source != self._source:
             self.close()
             self._source, self._reader = source, SpoolReader(source)
-        elif 0 <= (count := frame - start) <= max(2.0, 4 * elapsed) * PLAYBACK_RATE:  # otherwise the clock has leapt
+        elif 0 <= (count := frame - start) <= max(_LEAP_SECONDS, 4 * elapsed) * PLAYBACK_RATE:  # otherwise the clock has leapt
             assert self._reader is not None
             return Heard(self._reader.read(start, count), start, True)
         return Heard(np.zeros((round(elapsed * PLAYBACK_RATE), 2), dtype=np.int16), frame, False)

@@ -3,8 +3,11 @@
 Run with `-s` to see the figures. AVATAR_VIEWER_RAMP_SECONDS=600 makes the counter run ten minutes.
 """
 
+import ctypes
 import dataclasses
+import gc
 import os
+import signal
 import threading
 import time
 
@@ -136,17 +139,39 @@ def test_the_picture_follows_the_voice_by_a_constant_delay(devices, tiny_avatar,
         session.close()
 
 
-def test_no_sample_is_lost_beside_busy_threads(devices, tmp_path):
+def spin(is_over):
+    while not is_over():
+        sum(range(2000))
+
+
+def stall(is_over, process_id):
+    """Every two seconds half a second in which nobody gets anywhere: this process by a call that keeps the interpreter's lock, the
+    microphone's by the system; and garbage to collect."""
+    hold = ctypes.PyDLL(None).usleep
+    while not is_over():
+        time.sleep(2.0)
+        os.kill(process_id, signal.SIGSTOP)
+        try:
+            hold(500_000)
+        finally:
+            os.kill(process_id, signal.SIGCONT)
+        rings = [[] for _ in range(50_000)]
+        for ring in rings:
+            ring.append(ring)
+        del rings
+        gc.collect()
+
+
+@pytest.mark.parametrize("trouble", ["busy threads", "stalls"])
+def test_no_sample_is_lost_beside(devices, tmp_path, trouble):
     count = int(RAMP_SECONDS * 48_000)
     soundfile.write(tmp_path / "ramp.wav", (np.arange(count) % RAMP).astype(np.int16), 48_000, subtype="PCM_16")
-    is_busy = True
-
-    def spin():
-        while is_busy:
-            sum(range(2000))
-
-    hogs = [threading.Thread(target=spin, daemon=True) for _ in range(2)]
+    is_over = False
     microphone = Microphone(delay_seconds=0.4)
+    if trouble == "stalls":
+        hogs = [threading.Thread(target=stall, args=(lambda: is_over, microphone.process_id), daemon=True)]
+    else:
+        hogs = [threading.Thread(target=spin, args=(lambda: is_over,), daemon=True) for _ in range(2)]
     try:
         deadline = time.monotonic() + 30
         while not microphone.is_ready:
@@ -168,7 +193,10 @@ def test_no_sample_is_lost_beside_busy_threads(devices, tmp_path):
             assert microphone.failure is None
             time.sleep(0.1)
     finally:
-        is_busy = False
+        is_over = True
+        for hog in hogs:
+            if hog.ident is not None:
+                hog.join(10)
         microphone.close()
     values = np.concatenate(heard).astype(np.int64)
     ramp = values[values > 0]  # silence that a starved player leaves between its samples is not a loss
@@ -176,6 +204,6 @@ def test_no_sample_is_lost_beside_busy_threads(devices, tmp_path):
     # What rounding in the resampler may do to the jump at each wrap is a few samples around it; a lost block is not.
     breaks = np.flatnonzero((np.abs(steps - 1) > 1) & (np.abs(steps - 1) < RAMP - 1))
     away_from_wraps = [place for place in breaks if 200 < ramp[place] < RAMP - 200]
-    print(f"\n{len(ramp)} samples of {count}, {len(away_from_wraps)} breaks, {microphone.overflows} overflows")
+    print(f"\n{trouble}: {len(ramp)} samples of {count}, {len(away_from_wraps)} breaks, {microphone.overflows} overflows, {microphone.lost_seconds:.2f} s lost")
     assert not away_from_wraps and microphone.overflows == 0
     assert len(ramp) == pytest.approx(count, abs=4800)

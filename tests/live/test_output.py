@@ -152,6 +152,7 @@ class FakeMicrophone:
     speech = playback = "spool"
     process_id = 78
     level, overflows, capture_seconds, is_open, is_quiet = 0.1, 0, 0.01, True, False
+    lost_seconds, is_running = 0.0, True
 
     def __init__(self, device, time_, *, delay_seconds):
         self.device, self.device_name, self.delay_seconds = device, device or "Usb", delay_seconds
