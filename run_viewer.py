@@ -28,8 +28,14 @@ def parse_size(text: str) -> tuple[int, int]:
     return size
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        """One line on stderr, as for every other bad input."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Real-time talking Gaussian heads: orbit, type an emotion, move a muscle, record.")
+    parser = _Parser(description="Real-time talking Gaussian heads: orbit, type an emotion, move a muscle, record.")
     parser.add_argument("--avatar", type=Path, default=DEMO_AVATAR, metavar="FOLDER", help="the head (default: the bundled demo)")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--audio", type=Path, metavar="FILE", help="play this sound file: wav, flac, mp3, ogg, m4a")
@@ -65,8 +71,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def check_paths(options: argparse.Namespace) -> None:
     """Say what is missing before anything heavy is loaded."""
+    from avatar_viewer.destinations import check_folder_destination
     from avatar_viewer.errors import InputError
 
+    check_folder_destination(options.takes)
     if not (options.avatar / "avatar.json").is_file():
         raise InputError(f"{options.avatar}: no avatar there (avatar.json is missing); give a folder with --avatar, or run `avatar-viewer train demo`")
     if options.audio is not None and not options.audio.is_file():
@@ -103,6 +111,8 @@ def render_demo(options: argparse.Namespace, reason: str) -> None:
 
     clip, sheet = Path("avatar_viewer_demo.mp4"), Path("avatar_viewer_demo.png")
     print(f"No screen ({reason}): rendering {clip} and {sheet} instead of opening a window.", flush=True)
+    if options.mic is not None:
+        print(f"Nobody is listened to without a window: it speaks {DEMO_SPEECH.name}; a sound file of yours goes with --audio.", flush=True)
     limit_threads()
     avatar = load_avatar(options.avatar)
     edits = EditTrack()

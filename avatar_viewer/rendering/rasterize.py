@@ -76,6 +76,9 @@ def drop_malformed(frame: GaussianFrame) -> tuple[GaussianFrame, int]:
 def _check_arguments(frame: GaussianFrame, camera: Camera, backend: str) -> None:
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    for name, value, kind in (("frame", frame, GaussianFrame), ("camera", camera, Camera)):
+        if not isinstance(value, kind):
+            raise ValueError(f"{name} must be a {kind.__name__}, got {type(value).__name__}")
     for name in ("means", "quats", "scales", "opacities", "colors"):
         _check_tensor(f"frame.{name}", getattr(frame, name))
     ensure_shape("frame.means", frame.means, (None, 3))

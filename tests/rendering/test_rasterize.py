@@ -321,6 +321,13 @@ def test_a_wrong_background_is_named(background):
         rasterize(one_dot(), FRONT, background)
 
 
+def test_what_is_no_frame_or_no_camera_is_named():
+    with pytest.raises(ValueError, match="frame must be a GaussianFrame, got Camera"):
+        rasterize(FRONT, one_dot())
+    with pytest.raises(ValueError, match="camera must be a Camera, got NoneType"):
+        rasterize(one_dot(), None)
+
+
 def test_an_unknown_backend_is_named():
     with pytest.raises(ValueError, match="backend must be one of auto, cpu, gsplat, reference, got 'metal'"):
         rasterize(one_dot(), FRONT, backend="metal")
