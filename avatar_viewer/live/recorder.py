@@ -26,7 +26,7 @@ from .take_folder import HEARD, LOG, PACKED, PICTURE, TakeFolder, free_take_path
 _SLOTS_BYTES, _MIN_SLOTS, _MAX_SLOTS = 24 << 20, 4, 24  # live, a second of small pictures waits while the encoder starts
 _START_SECONDS = 60.0  # for a process to come up on a machine that does much else; sound and log wait for it in safety
 _HANG_SECONDS = {True: 20.0, False: 5.0}  # without an answer; an export may wait, a live take is better closed and continued
-_LAST_SECONDS = 2.0  # likewise, when the program ends: sound and log are safe without it
+_LAST_SECONDS, _LAST_START_SECONDS = 2.0, 5.0  # likewise, when the program ends: sound and log are safe without it
 
 
 class RecorderError(RuntimeError):
@@ -66,7 +66,7 @@ class Recorder:
         self._is_finishing = self._is_hung = False
         self._answered_at = time.monotonic()
         self._waits = waits
-        self._patience_seconds: float | None = None  # instead of the usual ones
+        self._is_last = False  # the program ends
         self.folder = TakeFolder.create(self.path, overwrite=overwrite)
         self._sound: SpoolWriter | None = None
         try:
@@ -155,7 +155,7 @@ class Recorder:
 
     def hurry(self) -> None:
         """The program ends: an encoder that does not answer gets little time from now on."""
-        self._patience_seconds = _LAST_SECONDS
+        self._is_last = True
 
     def discard(self) -> None:
         """Stop and leave nothing behind."""
@@ -240,7 +240,10 @@ class Recorder:
         return answer
 
     def _check_patience(self) -> None:
-        patience = self._patience_seconds or (_HANG_SECONDS[self._waits] if self.codec else _START_SECONDS)
+        if self.codec:
+            patience = _LAST_SECONDS if self._is_last else _HANG_SECONDS[self._waits]
+        else:
+            patience = _LAST_START_SECONDS if self._is_last else _START_SECONDS
         if time.monotonic() - self._answered_at > patience:
             self._is_hung = True
             raise EncoderLost(f"the video encoder did not answer for {patience:.0f} s")
