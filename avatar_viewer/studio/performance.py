@@ -43,25 +43,33 @@ class Emotion:
     aus: Mapping[str, float]
 
 
-# Looks after FACS (Ekman, Friesen and Hager 2002, the prototypes of the emotions), sounds after Scherer (2003).
+# Looks after FACS (Ekman, Friesen and Hager 2002, the prototypes of the emotions), sounds after Scherer (2003) and Laver (1980):
+# joy with spread lips, surprise with round ones, disgust with a narrow throat, contempt through the nose.
 EMOTIONS: dict[str, Emotion] = {
     "neutral": Emotion(Delivery(), {}),
-    "happy": Emotion(Delivery(1.12, 1.28, 1.6, lilt=0.13, rise=0.15, tilt=1.5, dynamics=1.1), {"AU06": 2.4, "AU12": 3.0}),
+    "happy": Emotion(
+        Delivery(1.12, 1.28, 1.6, lilt=0.3, rise=0.1, tilt=1.0, dynamics=1.1, formants=1.06, spread=1.0),
+        {"AU06": 2.4, "AU12": 3.0},
+    ),
     "sad": Emotion(
         Delivery(0.75, 0.88, 0.4, rise=-0.25, tilt=-5.0, dynamics=0.75, breath=0.2),
         {"AU01": 2.8, "AU04": 1.9, "AU15": 2.6, "AU17": 2.2},
     ),
     "angry": Emotion(
-        Delivery(1.12, 1.0, 1.2, rise=-0.25, tilt=5.0, dynamics=1.5, roughness=0.07), {"AU04": 3.2, "AU07": 2.4, "AU23": 2.4}
+        Delivery(1.12, 1.0, 1.2, rise=-0.25, tilt=6.0, dynamics=1.5, roughness=0.08), {"AU04": 3.2, "AU07": 2.4, "AU23": 2.4}
     ),
     "fearful": Emotion(
         Delivery(1.2, 1.45, 0.7, tilt=0.5, tremor=0.16, breath=0.12), {"AU01": 2.8, "AU02": 2.4, "AU04": 2.0, "AU05": 2.8}
     ),
     "disgusted": Emotion(
-        Delivery(0.85, 0.8, 0.8, rise=-0.1, tilt=1.5, dynamics=1.2, roughness=0.14), {"AU09": 2.9, "AU10": 2.4}
+        Delivery(0.85, 0.8, 0.8, rise=-0.1, tilt=1.5, dynamics=1.2, roughness=0.1, formants=0.95, creak=0.7, constriction=1.0),
+        {"AU09": 2.9, "AU10": 2.4},
     ),
-    "surprised": Emotion(Delivery(1.0, 1.35, 2.0, lilt=0.18, rise=0.7, tilt=1.0, dynamics=1.2), {"AU01": 2.6, "AU02": 3.0, "AU05": 2.4}),
-    "contemptuous": Emotion(Delivery(0.9, 0.85, 1.5, rise=-0.5, tilt=-1.5), {"AU14": 2.8, "AU07": 1.8}),
+    "surprised": Emotion(
+        Delivery(0.95, 1.35, 1.6, lilt=0.1, rise=1.1, tilt=1.0, dynamics=1.2, formants=0.96, rounding=1.0),
+        {"AU01": 2.6, "AU02": 3.0, "AU05": 2.4},
+    ),
+    "contemptuous": Emotion(Delivery(0.85, 0.85, 0.3, rise=-0.4, tilt=-1.0, nasality=1.3), {"AU14": 2.8, "AU07": 1.8}),
 }
 _NEUTRAL_SHARE = 0.3  # of what is acted without a feeling
 

@@ -29,8 +29,10 @@ from .speech_backbone import learning_rate_factor
 
 log = logging.getLogger(__name__)
 SAVE_SECONDS = 60.0
-# What feelings move beside the lips' own work. AU15 and 17, of sadness, the encoder hears without help.
-EXPRESSION_AUS = ("AU01", "AU02", "AU04", "AU05", "AU06", "AU07", "AU09", "AU10", "AU12", "AU14")
+# What feelings move. The lips' opening and closing (AU24, 25, 26) stay with the encoder, which is trained to miss no closure.
+EXPRESSION_AUS = (
+    "AU01", "AU02", "AU04", "AU05", "AU06", "AU07", "AU09", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class ExpressionSettings:
     dim: int = 64
     segments: int = 800  # heard once, each in one of the contexts
     seconds: float = 12.0  # a segment: several feelings, one after another
-    steps: int = 800
+    steps: int = 1000
     batch: int = 16  # segments a step
     learning_rate: float = 3e-3
     warmup: int = 30  # steps

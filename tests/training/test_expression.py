@@ -73,7 +73,7 @@ def test_the_branch_learns_what_was_heard_long_ago_and_the_encoder_stays_as_it_w
     backbone, encoder = parts
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     monkeypatch.setattr(expression, "hear_segments", lambda *_: [toy_segments(24)])
-    settings = replace(SETTINGS, dim=16, steps=80, batch=24)
+    settings = replace(SETTINGS, dim=16, steps=60, batch=24, decay=0.3, learning_rate=3e-2)
     whole = train_expression(backbone, encoder, [performed], tmp_path, settings)
     assert all(torch.equal(whole.state_dict()[name], tensor) for name, tensor in before.items())
     assert whole.config.expression_aus == EXPRESSION_AUS and not whole.training

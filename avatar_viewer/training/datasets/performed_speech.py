@@ -21,7 +21,7 @@ from .speech_augment import NOMINAL_RMS, active_rms, babble, disturb, excerpt, n
 from .speech_corpus import random_text, read_sentences, read_words
 
 CODE_RATE = SAMPLE_RATE // FEATURE_HOP  # codes a second
-PERFORMED_VERSION = 3
+PERFORMED_VERSION = 4
 
 
 @dataclass(frozen=True)

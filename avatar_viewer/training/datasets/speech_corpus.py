@@ -20,7 +20,7 @@ from ...studio.performance import EMOTIONS, draw_feeling
 from ...studio.voices import SILENCE, TRAIN_VOICES, Voice
 
 ASSETS = Path(__file__).resolve().parents[3] / "assets"
-CORPUS_VERSION = 3
+CORPUS_VERSION = 4
 
 # ARPAbet in lower case with the schwa (ax), as `studio.voices` gives it. The order is stored in checkpoints.
 PHONES: tuple[str, ...] = (
