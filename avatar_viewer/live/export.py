@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import math
 import os
-import re
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,12 +27,12 @@ from ..rendering import gsplat_backend
 from ..rendering.orbit import OrbitCamera
 from ..rendering.rasterize import rasterize
 from ..types import AudioChunk, AUEdit, Camera, MotionWindow
+from .clip_sink import open_sink, to_bytes
+from .clip_sound import ClipSound, FileSound, HeardSound, TakeSound, TensorSound
 from .clock import SteppedClock
-from .decoding import PLAYBACK_RATE, Sound
+from .decoding import PLAYBACK_RATE
 from .handoff import MotionTimeline
-from .recorder import Recorder
 from .replay import Scene, fill, replay
-from .spool import SpoolReader
 from .take_file import TakeFile
 from .take_journal import LEAD_IN_SECONDS
 
@@ -44,7 +41,6 @@ if TYPE_CHECKING:
 
 BACKGROUND = (0.235, 0.24, 0.25)  # a neutral grey, on which skin is judged fairly; the window's too
 MAX_FPS = 240.0
-_VIDEO_SUFFIXES = (".mov", ".avi", ".mkv", ".webm", ".gif", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts")
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ def export_clip(
     rate = _check_fps(avatar.fps if fps is None else fps)
     edits = edits or EditTrack()
     motion = SpeechMotion(avatar, edits, seed=seed, blinks=blinks, steps=steps, guidance=guidance, stream=stream)
-    source = _TensorSound(sound) if isinstance(sound, Tensor) else _FileSound(sound)
+    source = TensorSound(sound) if isinstance(sound, Tensor) else FileSound(sound)
     try:
         total = math.ceil(source.num_samples * rate / SAMPLE_RATE - 1e-9)
         scenes = _scenes(avatar, _speak(motion, source), edits, camera or OrbitCamera(), rate, total)
@@ -119,7 +115,7 @@ def export_motion(
         raise InputError("the motion has no frames; nothing to render")
     source = None
     if sound is not None:
-        source = _TensorSound(sound) if isinstance(sound, Tensor) else _FileSound(sound)
+        source = TensorSound(sound) if isinstance(sound, Tensor) else FileSound(sound)
     try:
         scenes = _scenes(avatar, iter((motion,)), edits, camera or OrbitCamera(), rate, total)
         job = _Job(avatar, size, rate, background, backend, show_progress)
@@ -152,7 +148,7 @@ def export_take(
         scenes = replay(avatar, file, rate, total)
         if camera is not None:
             scenes = (replace(scene, camera=camera) for scene in scenes)
-        source = _TakeSound(file)
+        source = TakeSound(file)
         try:
             job = _Job(avatar, size or file.log.size, rate, background, backend, show_progress)
             path = job.run(scenes, total, Path(out), os.fspath(out), source, contact_sheet)
@@ -184,7 +180,7 @@ def save_contact_sheet(
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (columns * width, rows * height), (24, 24, 26))
     for place, (seconds, color) in enumerate(pictures):
-        tile = Image.fromarray(_to_bytes(color))
+        tile = Image.fromarray(to_bytes(color))
         ImageDraw.Draw(tile).text((8, 6), f"{seconds:.2f} s", fill=(230, 230, 230))
         sheet.paste(tile, ((place % columns) * width, (place // columns) * height))
     try:
@@ -193,83 +189,7 @@ def save_contact_sheet(
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
-# ---- sound ---------------------------------------------------------------------------------------------------------
-
-
-class _HeardSound(Protocol):
-    def heard(self, start: int, count: int) -> np.ndarray: ...  # [<= count, 2] int16 at 48 kHz
-
-    def close(self) -> None: ...
-
-
-class _ClipSound(_HeardSound, Protocol):
-    num_samples: int  # at 16 kHz
-    notes: tuple[str, ...]
-
-    def speech(self, start: int, count: int) -> Tensor: ...  # [count] at 16 kHz
-
-
-class _FileSound:
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._sound = Sound(path)
-        try:
-            self._sound.wait_complete()
-        except BaseException:
-            self._sound.close()
-            raise
-        self._speech = SpoolReader(self._sound.speech)
-        self._playback = SpoolReader(self._sound.playback)
-        self.num_samples = self._speech.count
-        self.notes = self._sound.notes
-
-    def speech(self, start: int, count: int) -> Tensor:
-        return torch.from_numpy(self._speech.read(start, min(count, self.num_samples - start))[:, 0])
-
-    def heard(self, start: int, count: int) -> np.ndarray:
-        return self._playback.read(start, max(0, min(count, self._playback.count - start)))
-
-    def close(self) -> None:
-        self._speech.close()
-        self._playback.close()
-        self._sound.close()
-
-
-class _TakeSound:
-    """What was heard in a take."""
-
-    def __init__(self, take: TakeFile) -> None:
-        self._reader = SpoolReader(take.heard)
-
-    def heard(self, start: int, count: int) -> np.ndarray:
-        return self._reader.read(start, max(0, min(count, self._reader.count - start)))
-
-    def close(self) -> None:
-        self._reader.close()
-
-
-class _TensorSound:
-    def __init__(self, samples: Tensor) -> None:  # [S]
-        import soxr
-
-        if samples.dim() != 1 or not len(samples):
-            raise InputError(f"sound must be one row of samples, got shape {list(samples.shape)}")
-        self._samples = torch.nan_to_num(samples.detach().float().cpu(), nan=0.0, posinf=0.0, neginf=0.0).clamp(-1, 1)
-        self.num_samples = len(samples)
-        self.notes: tuple[str, ...] = ()
-        mono = soxr.resample(self._samples.numpy(), SAMPLE_RATE, PLAYBACK_RATE)
-        self._heard = np.rint(np.clip(mono, -1, 1) * 32767).astype(np.int16)[:, None].repeat(2, axis=1)
-
-    def speech(self, start: int, count: int) -> Tensor:
-        return self._samples[start : start + count]
-
-    def heard(self, start: int, count: int) -> np.ndarray:
-        return self._heard[start : start + count]
-
-    def close(self) -> None:
-        pass
-
-
-def _speak(motion: SpeechMotion, source: _ClipSound) -> Iterator[MotionWindow]:
+def _speak(motion: SpeechMotion, source: ClipSound) -> Iterator[MotionWindow]:
     """Motion as it is needed, a hop of sound at a time."""
     hop = motion.stream.hop_samples
     for start in range(0, source.num_samples, hop):
@@ -309,11 +229,11 @@ class _Job:
 
     def run(
         self, scenes: Iterator[Scene], total: int, path: Path, given: str,
-        source: _HeardSound | None, contact_sheet: str | os.PathLike[str] | None,
+        source: HeardSound | None, contact_sheet: str | os.PathLike[str] | None,
     ) -> Path:  # fmt: skip
         sheet_indices = {round((place + 0.5) * (total - 1) / 12) for place in range(12)} if contact_sheet else set()
         sheet: list[tuple[float, Tensor]] = []
-        sink = _open_sink(path, given, self.size, self.fps, with_sound=source is not None)
+        sink = open_sink(path, given, self.size, self.fps, with_sound=source is not None)
         try:
             for index, color in enumerate(self._pictures(scenes, total)):
                 if source is not None:
@@ -356,80 +276,3 @@ def _check_fps(fps: float) -> float:
     if not (math.isfinite(fps) and 1.0 <= fps <= MAX_FPS):
         raise InputError(f"fps is {fps}; use 1 to {MAX_FPS:.0f}")
     return float(fps)
-
-
-# ---- where pictures go ---------------------------------------------------------------------------------------------
-
-
-class _Sink(Protocol):
-    def hear(self, samples: np.ndarray) -> None: ...
-
-    def show(self, color: Tensor, index: int) -> None: ...
-
-    def finish(self, total: int) -> Path: ...
-
-    def discard(self) -> None: ...
-
-
-class _VideoSink:
-    def __init__(self, path: Path, size: tuple[int, int], fps: float, with_sound: bool) -> None:
-        self._recorder = Recorder(path, size, fps, with_sound=with_sound, waits=True, overwrite=True)
-        self.hear = self._recorder.hear
-        self.finish = self._recorder.finish
-        self.discard = self._recorder.discard
-
-    def show(self, color: Tensor, index: int) -> None:
-        self._recorder.offer(color, index)
-
-
-class _FolderSink:
-    """Numbered PNG files, in a temporary folder until all are there."""
-
-    def __init__(self, path: Path) -> None:
-        if not path.name:  # "." or "/": there is no name to put a partial folder beside
-            raise InputError(f"{str(path)!r} is no name for a clip; give name.mp4, or a new folder for pictures")
-        self._path = path
-        self._partial = path.with_name(path.name + ".partial")
-        for folder in (path, self._partial):
-            if folder.exists() and (not folder.is_dir() or any(not _is_frame_name(entry.name) for entry in folder.iterdir())):
-                raise InputError(f"{folder}: exists and holds other things; give a new or empty folder")
-        try:
-            shutil.rmtree(self._partial, ignore_errors=True)
-            self._partial.mkdir()
-        except FileNotFoundError:
-            raise InputError(f"{path}: the folder {path.parent} does not exist; create it or choose another") from None
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
-
-    def hear(self, samples: np.ndarray) -> None:
-        pass
-
-    def show(self, color: Tensor, index: int) -> None:
-        from PIL import Image
-
-        Image.fromarray(_to_bytes(color)).save(self._partial / f"frame_{index:06d}.png", compress_level=1)
-
-    def finish(self, total: int) -> Path:
-        if self._path.exists():
-            shutil.rmtree(self._path)
-        os.replace(self._partial, self._path)
-        return self._path
-
-    def discard(self) -> None:
-        shutil.rmtree(self._partial, ignore_errors=True)
-
-
-def _open_sink(path: Path, given: str, size: tuple[int, int], fps: float, *, with_sound: bool) -> _Sink:
-    if path.suffix.lower() == ".mp4" and not given.endswith(("/", os.sep)):
-        return _VideoSink(path, size, fps, with_sound)
-    if path.suffix.lower() in _VIDEO_SUFFIXES:
-        raise InputError(f"{path}: only .mp4 is written as video; use name.mp4, or a folder for pictures")
-    return _FolderSink(path)
-
-
-def _is_frame_name(name: str) -> bool:
-    return re.fullmatch(r"frame_\d{6,}\.png", name) is not None  # as `show` writes them: nobody else's pictures are replaced
-
-
-def _to_bytes(color: Tensor) -> np.ndarray:  # [H, W, 3] 0..1 -> uint8
-    return color.detach().mul(255.0).add_(0.5).clamp_(0.0, 255.0).to(torch.uint8).cpu().numpy()
