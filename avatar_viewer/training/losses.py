@@ -147,6 +147,14 @@ def still_opacity_loss(
     return weight * (opacity_change.abs() * is_still).mean()
 
 
+def sparse_opacity_loss(
+    opacity_change: Tensor,  # [Q], of the logits
+    weight: float = 0.01,
+) -> Tensor:
+    """weight * mean |opacity change|: a crease is a few Gaussians. Not the paper's; eq. 21 asks all that moves to change."""
+    return weight * opacity_change.abs().mean()
+
+
 # ------------------------------------------------------------------------------------------ stage 4: text to AUs (23-25)
 
 

@@ -29,6 +29,7 @@ from avatar_viewer.training.appearance import (
     fit_appearance,
     gather_shots,
     measure_gain,
+    mix_poses,
     mm_per_unit,
     train_appearance,
 )
@@ -82,6 +83,32 @@ def test_wrinkles_that_come_with_a_unit_are_learned_and_held_out_strengths_gain(
     others = torch.ones(count, dtype=torch.bool)
     others[tiny_face.regions["AU04"]] = False
     assert change.opacity_logits[~others].mean() < 3 * change.opacity_logits[others].mean().clamp(max=0) - 0.3
+
+
+def test_a_mixture_adds_up_codes_and_movements(stage, tiny_face):
+    five, two = frown_pose(tiny_face, 5.0), frown_pose(tiny_face, 2.0)
+    mixed = mix_poses(five, two, 0.5)
+    torch.testing.assert_close(mixed.codes, five.codes + 0.5 * two.codes)
+    torch.testing.assert_close(mixed.offsets, five.offsets + 0.5 * two.offsets)
+    assert mix_poses(five, five, 1.0).codes.max() == 7.0  # what can be asked of an action unit at most
+
+
+def test_skin_does_not_fade_where_expressions_meet_that_were_never_pictured_together(stage, tiny_face):
+    training, count = pictures(stage, tiny_face, (0.0, 2.0, 5.0)), stage.rig.num_face
+    settings = AppearanceSettings(steps=40, line_rate=1e-1, network_rate=2e-2)
+    smile = frown_pose(tiny_face, 0.0)
+    smile.codes[AU_NAMES.index("AU12")] = 5.0
+    smile.offsets[:, 1] = 0.003  # all the skin moves, and no picture shows it
+    training = replace(training, poses=(*training.poses, smile))
+    mixed = mix_poses(training.poses[2], smile, 1.0)
+    changes = []
+    for chosen in (settings, replace(settings, sparse_weight=0.0, mixed_weight=0.0)):
+        decoder = fit_appearance(stage, training, chosen)
+        change = decoder(stage.rig.quats[:count], mixed.codes, stage.tables.neutral, mixed.offsets).opacity_logits.abs()
+        outside = torch.ones(count, dtype=torch.bool)
+        outside[tiny_face.regions["AU04"]] = False
+        changes.append(change[outside].mean().item())
+    assert changes[0] < 0.5 * changes[1]
 
 
 def test_opacity_joins_only_after_the_rotation_share(stage, tiny_face):

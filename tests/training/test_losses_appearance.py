@@ -8,6 +8,7 @@ from avatar_viewer.training.losses import (
     offset_limit_loss,
     opacity_motion_loss,
     picture_loss,
+    sparse_opacity_loss,
     still_opacity_loss,
 )
 
@@ -51,3 +52,11 @@ def test_opacity_of_still_skin_is_held_and_that_of_moving_skin_is_free():
     assert loss.item() == pytest.approx(0.01 * 0.4 / 2)
     loss.backward()
     assert change.grad.tolist() == pytest.approx([0.0, -0.01 / 2])
+
+
+def test_each_change_of_opacity_costs_alike_whichever_way():
+    change = torch.tensor([3.0, -1.0, 0.0, 0.0], requires_grad=True)
+    loss = sparse_opacity_loss(change, weight=0.1)
+    assert loss.item() == pytest.approx(0.1 * 4 / 4)
+    loss.backward()
+    assert change.grad.tolist() == pytest.approx([0.025, -0.025, 0.0, 0.0])
