@@ -258,6 +258,9 @@ class _Decoding:
                 if not self._all_samples:
                     raise InputError(f"cannot be decoded ({_reason(error)}); it may be damaged") from None
                 self._notes.append(f"damaged after {self._seconds:.1f} s ({_reason(error)}); the rest is left out")
+        said = any("left out" in note for note in self._notes)
+        if not said and self._seconds + 0.5 < stated and self._seconds < 0.9 * stated:
+            self._notes.append(f"ends after {self._seconds:.1f} s of the {stated:.1f} s that it states; it may be cut off")
         return self._finish()
 
     @property

@@ -150,6 +150,16 @@ def test_a_length_that_lies_is_not_believed(tmp_path):
     assert len(read_sound(tmp_path / "cut.wav")) == pytest.approx(10_000, abs=30)
 
 
+def test_a_file_that_ends_early_is_read_and_said_to_be_cut_off(tmp_path):
+    whole, cut = tmp_path / "whole.mp3", tmp_path / "cut.mp3"
+    soundfile.write(whole, tone(44_100, seconds=3.0), 44_100)
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 3])
+    for path, is_cut in ((whole, False), (cut, True)):
+        with Sound(path) as sound:
+            sound.wait_complete()
+            assert any("of the 3.0 s that it states" in note for note in sound.notes) == is_cut
+
+
 def test_the_sound_of_a_video_is_sound(tmp_path):
     path = tmp_path / "film.mp4"
     with av.open(str(path), "w") as container:
