@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +87,8 @@ class SentenceTeacher(nn.Module):
         for name, module in names.items():
             module.load_state_dict({key: weights[f"{name}.{key}"] for key in module.state_dict()})
 
-    def _encode_batch(self, texts: Sequence[str]) -> Tensor:
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors [len(texts), 384]; differentiable where layers are set to learn."""
         encoded = self._tokenizer.encode_batch(list(texts))
         device = self.words.weight.device
         ids = torch.tensor([e.ids for e in encoded], device=device)
@@ -105,10 +107,18 @@ class SentenceTeacher(nn.Module):
         order = sorted(range(len(texts)), key=lambda n: len(texts[n]))  # equal lengths together: little padding
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
-            result[torch.tensor(chosen)] = self._encode_batch([texts[n] for n in chosen]).cpu()
+            with half_precision(self.words.weight.device):
+                result[torch.tensor(chosen)] = self([texts[n] for n in chosen]).float().cpu()
             if report is not None:
                 report(start + len(chosen))
         return result
+
+
+def half_precision(device: str | torch.device) -> AbstractContextManager:
+    """Matrix products in bfloat16 where the device is made for them: six times faster on such a processor."""
+    kind = torch.device(device).type
+    able = kind == "cuda" or "AVX512" in torch.backends.cpu.get_cpu_capability()
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=able)
 
 
 def load_teacher(device: str | torch.device = "cpu") -> SentenceTeacher | None:

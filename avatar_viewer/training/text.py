@@ -22,8 +22,7 @@ from ..networks.text_to_au import TextToAU, TextToAUConfig
 from .datasets.prompts import DEFAULT_CORPUS, PromptEntry, read_prompt_corpus
 from .losses import focal_bce_loss, info_nce_loss, text_loss
 from .prompt_variants import Example, VariantMaker, stack_labels
-from .text_distillation import distillation_texts
-from .text_tower import SCALES, TextScale, train_tower
+from .text_tower import SCALES, TextScale, off_topic_sentences, train_tower
 
 COMPACT = "compact"
 CACHE = Path("runs/text")  # the teacher's vectors and half-trained towers
@@ -60,7 +59,7 @@ def train_text(
         save_compact_backbone(model, out / "text_backbone")
         tower = load_text_backbone(out / "text_backbone")  # as it will be used: through half precision
     tower.model.to(device)
-    head = _train_head(entries, tower, SCALES[scale], device, report)
+    head = _train_head(entries, tower, SCALES[scale], device, cache, report)
     metrics = evaluate_text(head, tower, [entry for entry in entries if entry.split == "test"])
     tower.model.cpu()
     if backbone == COMPACT:
@@ -89,10 +88,15 @@ def train_text(
 
 
 def _train_head(
-    entries: Sequence[PromptEntry], tower: TextBackbone, scale: TextScale, device: str, report: Callable[[str], None]
+    entries: Sequence[PromptEntry],
+    tower: TextBackbone,
+    scale: TextScale,
+    device: str,
+    cache: Path,
+    report: Callable[[str], None],
 ) -> TextToAU:
     train = [entry for entry in entries if entry.split == "train"]
-    maker = VariantMaker(train, distillation_texts()[: scale.sentences : 7], seed=4)
+    maker = VariantMaker(train, off_topic_sentences(train, scale, device, cache, report), seed=4)
     examples = [Example(text, e.intensity(), e.is_about_a_face) for e in train for text in e.texts]
     plain = len(examples)
     examples += [maker.draw() for _ in range(scale.variants)]

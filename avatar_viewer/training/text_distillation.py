@@ -95,14 +95,15 @@ def find_near_words(
     names = list(rows)
     table = vectors[torch.tensor([rows[name] for name in names], dtype=torch.long)].float()
     result: dict[str, list[str]] = {}
-    for word in words:
-        if word not in rows or word in _DIRECTIONS:
-            continue
-        cosines, order = (table @ vectors[rows[word]].float()).topk(min(most + 1, len(names)))
-        near = [names[n] for cosine, n in zip(cosines.tolist(), order.tolist()) if cosine >= least]
-        near = [other for other in near if other != word and not _opposed(word, other) and other not in _DIRECTIONS]
-        if near:
-            result[word] = near
+    asked = [word for word in words if word in rows and word not in _DIRECTIONS]
+    for start in range(0, len(asked), 256):
+        some = asked[start : start + 256]
+        cosines = vectors[torch.tensor([rows[word] for word in some])].float() @ table.T
+        for word, values, order in zip(some, *(part.tolist() for part in cosines.topk(min(most + 1, len(names))))):
+            near = [names[n] for cosine, n in zip(values, order) if cosine >= least]
+            near = [other for other in near if other != word and not _opposed(word, other) and other not in _DIRECTIONS]
+            if near:
+                result[word] = near
     return result
 
 
@@ -116,3 +117,11 @@ _DIRECTIONS = frozenset(
 def _opposed(word: str, other: str) -> bool:
     denies = [text.startswith(("un", "dis")) or text.endswith("less") for text in (word, other)]
     return denies[0] != denies[1]
+
+
+def far_texts(texts: Sequence[str], vectors: Tensor, anchors: Tensor, share: float = 0.25) -> list[str]:
+    """The `share` of the texts whose unit vectors are farthest from every anchor: they are about something else."""
+    if not len(texts):
+        return []
+    nearest = torch.cat([(part.float() @ anchors.T).amax(1) for part in vectors.split(4096)])
+    return [texts[n] for n in nearest.argsort()[: round(share * len(texts))].sort().values.tolist()]
