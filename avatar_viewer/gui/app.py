@@ -262,12 +262,14 @@ class App:
 
     def _need(self) -> Need:
         session = self.session
-        is_moving = session.clock.is_playing or session.recorder or self._viewport.is_moving or time.monotonic() < self._moving_until
+        is_running = session.clock.is_playing or session.recorder is not None
+        is_moving = is_running or self._viewport.is_moving or time.monotonic() < self._moving_until
         return Need(
             moving_fps=(_CPU_FPS if self._backend == "cpu" else _GPU_FPS) if is_moving else None,
             is_held=any(gate.is_button_down(name) for name in gate.BUTTONS) or gate.is_typing(),
             is_loading=session.is_loading or session.is_opening,
-            most_fps=self._pacing.limit_fps(1e9),
+            # What was shed while sound ran is for its sake: where it does not run, a touch has the machine to itself.
+            most_fps=self._pacing.limit_fps(1e9) if is_running else 1e9,
         )
 
     # ---- panels ----------------------------------------------------------------------------------------------------
