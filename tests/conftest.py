@@ -144,7 +144,11 @@ def tiny_avatar_folder(tmp_path_factory, tiny_face: FaceTemplate, tiny_rig: Gaus
         face=tiny_face,
         rig=tiny_rig,
         appearance=appearance,
-        au_encoder=AUEncoder(AUEncoderConfig(32, dim=16, layers=2, heads=2, feedforward=24, head_hidden=16)),
+        au_encoder=AUEncoder(
+            AUEncoderConfig(
+                32, dim=16, layers=2, heads=2, feedforward=24, head_hidden=16, expression_dim=8, expression_aus=("AU06", "AU12")
+            )
+        ),
         denoiser=denoiser,
         speech=create_speech_backbone(hidden=32, layers=2, heads=2, feed_forward=48, channels=(8, 12, 16), position_kernel=5),
         text=TextToAU(TextToAUConfig(feature_dim=16, hidden=8)),

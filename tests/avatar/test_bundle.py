@@ -324,7 +324,7 @@ def test_an_avatar_from_before_a_setting_came_loads_with_its_default(folder, par
 
 
 def rewrite_metadata(path: Path, config: str) -> None:
-    tensors = load_file(path)
+    tensors = {name: tensor for name, tensor in load_file(path).items() if not name.startswith("expression.")}  # came later too
     save_file(tensors, path, {"config": config})
 
 
