@@ -414,10 +414,15 @@ def set_image(tag: Tag, texture: Texture) -> None:
 
 def listen(on_key: Callable[[str], None], on_wheel: Callable[[float], None]) -> None:
     """Report keys by the names of `KEYS`, and turns of the wheel."""
-    names = {code: name for name, code in KEYS.items()}
     with dpg.handler_registry():
-        dpg.add_key_press_handler(callback=lambda _, code: names.get(code) and on_key(names[code]))
+        # One each: a handler of all keys is also told of the mouse's buttons, again and again while one is held.
+        for name, code in KEYS.items():
+            dpg.add_key_press_handler(code, callback=_teller(on_key, name))
         dpg.add_mouse_wheel_handler(callback=lambda _, turns: on_wheel(finite(turns, -20, 20)))
+
+
+def _teller(on_key: Callable[[str], None], name: str) -> Callable[[], None]:
+    return lambda: on_key(name)  # without parameters: the toolkit fills as many as there are, also those with a default
 
 
 def is_typing() -> bool:
