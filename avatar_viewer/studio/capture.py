@@ -284,6 +284,7 @@ def _shoot_take(
 ) -> None:
     folder = out / "sequences" / take.name
     dynamic = [stand for stand in cameras if "dynamic" in stand.roles and "held_out" not in stand.roles]
+    dynamic.sort(key=lambda stand: "every_frame" not in stand.roles)
     held_out = [stand for stand in cameras if "dynamic" in stand.roles and "held_out" in stand.roles]
     turn = zlib.crc32(take.name.encode())
     for position, frame in enumerate(take.pictured):

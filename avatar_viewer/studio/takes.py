@@ -43,7 +43,7 @@ class CaptureScale:
 
 
 SCALES: dict[str, CaptureScale] = {
-    "demo": CaptureScale("demo", 512, 4, 48, 29_000, len(HIDDEN_SURFACE_POSES), 1, 200, 12, 3, 4, 2, (5.0,)),
+    "demo": CaptureScale("demo", 512, 4, 48, 29_000, len(HIDDEN_SURFACE_POSES), 1, 200, 12, 3, 4, 3, (5.0,)),
     "dev": CaptureScale("dev", 256, 4, 24, 6_000, 4, 1, 6, 2, 1, 4, 2, (5.0,)),
 }
 

@@ -48,6 +48,8 @@ def test_what_the_studio_writes_the_reader_accepts(capture_folder: Path):
     train, test = capture.split("train"), capture.split("test")
     assert [s.name for s in train] == ["train_000"] and [s.name for s in test] == ["test_000"]
     assert len(capture.shots(train[0], 2)) == 2 and not capture.shots(train[0], 3)
+    for frame in (2, 8):
+        assert "close" in [shot.camera for shot in capture.shots(train[0], frame)], "every talking frame is seen near by"
     assert json.loads((capture_folder / "capture.json").read_text())["complete"]
 
 
