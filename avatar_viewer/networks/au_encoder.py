@@ -154,7 +154,7 @@ class ExpressionBranch(nn.Module):
         self.memory = nn.GRU(dim, dim, batch_first=True)
         with torch.no_grad():  # the update gates at first keep 40 ms to 8 s (Tallec and Ollivier 2018)
             for bias in (self.memory.bias_ih_l0, self.memory.bias_hh_l0):
-                bias[dim : 2 * dim] = torch.linspace(0.0, math.log(LONGEST_MEMORY), dim) / 2
+                bias[dim : 2 * dim] = torch.linspace(0.0, math.log(LONGEST_MEMORY) / 2, dim, device="cpu")
         self.read = nn.Sequential(nn.Linear(dim + NUM_AUS, dim), nn.GELU(), nn.Linear(dim, 2 * units))
 
     def forward(
