@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import Protocol
 
 import numpy as np
@@ -32,11 +33,10 @@ class ClipSound(HeardSound, Protocol):
 class FileSound:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._sound = Sound(path)
-        try:
+        with ExitStack() as undo:  # whatever ends the wait, Ctrl-C too
+            undo.callback(self._sound.close)
             self._sound.wait_complete()
-        except BaseException:
-            self._sound.close()
-            raise
+            undo.pop_all()
         self._speech = SpoolReader(self._sound.speech)
         self._playback = SpoolReader(self._sound.playback)
         self.num_samples = self._speech.count

@@ -9,6 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -234,7 +235,8 @@ class _Job:
         sheet_indices = {round((place + 0.5) * (total - 1) / 12) for place in range(12)} if contact_sheet else set()
         sheet: list[tuple[float, Tensor]] = []
         sink = open_sink(path, given, self.size, self.fps, with_sound=source is not None)
-        try:
+        with ExitStack() as undo:  # whatever ends the export, Ctrl-C too: nothing half-written stays
+            undo.callback(sink.discard)
             for index, color in enumerate(self._pictures(scenes, total)):
                 if source is not None:
                     start = round(index * PLAYBACK_RATE / self.fps)
@@ -245,10 +247,9 @@ class _Job:
                     sheet.append((index / self.fps, color.to("cpu", copy=True)))
             if sheet:
                 save_contact_sheet(sheet, contact_sheet)
-            return sink.finish(total)
-        except BaseException:  # also Ctrl-C: whatever ends the export, nothing half-written stays
-            sink.discard()
-            raise
+            finished = sink.finish(total)
+            undo.pop_all()
+        return finished
 
     def _pictures(self, scenes: Iterator[Scene], total: int) -> Iterator[Tensor]:
         from tqdm import tqdm

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,14 +120,13 @@ class TakeFile:
         self._folder = tempfile.mkdtemp(prefix="avatar-viewer-")
         self.heard = SpoolFormat(os.path.join(self._folder, HEARD), PLAYBACK_RATE, 2, "int16")
         self.speech = SpoolFormat(os.path.join(self._folder, SPEECH), SAMPLE_RATE, 1, "float32")
-        try:
-            self.heard_frames, self.speech_samples = self._unpack()
-        except (zipfile.BadZipFile, soundfile.LibsndfileError, OSError, ValueError, RuntimeError, NotImplementedError, EOFError) as error:
-            self.close()
-            raise InputError(f"take {self.path}: not a readable take file ({' '.join(str(error).split())[:160]})") from None
-        except BaseException:
-            self.close()
-            raise
+        with ExitStack() as undo:  # whatever ends the unpacking, Ctrl-C too
+            undo.callback(self.close)
+            try:
+                self.heard_frames, self.speech_samples = self._unpack()
+            except (zipfile.BadZipFile, soundfile.LibsndfileError, OSError, ValueError, RuntimeError, EOFError) as error:
+                raise InputError(f"take {self.path}: not a readable take file ({' '.join(str(error).split())[:160]})") from None
+            undo.pop_all()
 
     @property
     def seconds(self) -> float:
