@@ -7,28 +7,23 @@ runs over long stretches, many times, in minutes. Progress is kept every minute.
 
 from __future__ import annotations
 
-import logging
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import DEFAULT_STREAM, LOW_DELAY_STREAM, StreamContext
 from ..metrics.actions import ACTIVE
 from ..networks.au_encoder import AUEncoder
 from ..networks.speech import SpeechBackbone
-from .checkpoint import RunningAverage, load_checkpoint, save_checkpoint
 from .coded_batches import draw_batch
+from .course import run_paced
 from .datasets.performed_speech import PerformedSpeech
 from .losses import au_loss
-from .speech_backbone import learning_rate_factor
 
-log = logging.getLogger(__name__)
-SAVE_SECONDS = 60.0
 # What feelings move. The lips' opening and closing (AU24, 25, 26) stay with the encoder, which is trained to miss no closure.
 EXPRESSION_AUS = (
     "AU01", "AU02", "AU04", "AU05", "AU06", "AU07", "AU09", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23",
@@ -85,37 +80,21 @@ def train_expression(
     torch.manual_seed(seed)
     whole = add_expression(encoder, settings.dim).to(device)
     branch = whole.expression
-    average = RunningAverage(branch)
     optimizer = torch.optim.AdamW(branch.parameters(), lr=settings.learning_rate, weight_decay=0.05, betas=(0.9, 0.98))
-    state = work / "expression_state.safetensors"
-    first = load_checkpoint(state, branch, average, optimizer) if resume and state.is_file() else 0
     heard: list[HeardBatch] = []
-    if first < settings.steps:
-        heard = hear_segments(backbone, encoder, training, settings, fps, device, seed, lambda share: progress(share / 2))
-    saved = time.monotonic()
-    for step in range(first, settings.steps):
+
+    def loss_at(step: int) -> Tensor:
+        if not heard:  # only where there is a step left to do
+            heard.extend(hear_segments(backbone, encoder, training, settings, fps, device, seed, lambda share: progress(share / 2)))
         rng = np.random.default_rng((seed, 9, step))
         torch.manual_seed(int(rng.integers(2**31)))  # of the dropout: a run that was stopped draws as one that was not
-        low_delay = len(heard) > 1 and rng.random() < settings.low_delay_share
-        source = heard[1 if low_delay else 0]
+        source = heard[1 if len(heard) > 1 and rng.random() < settings.low_delay_share else 0]
         count = len(source.features)
         batch = source.choose(torch.from_numpy(rng.choice(count, min(settings.batch, count), replace=False)))
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * learning_rate_factor(step, settings.steps, settings.warmup, settings.decay)
-        loss = expression_loss(whole, batch, settings, fps)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(branch.parameters(), 1.0)
-        optimizer.step()
-        average.update(branch, step)
-        if step % 50 == 0:
-            log.info("expression step %d/%d loss %.4f", step, settings.steps, loss.item())
-        if time.monotonic() - saved > SAVE_SECONDS:
-            saved = time.monotonic()
-            save_checkpoint(state, branch, average, optimizer, step + 1)
-        progress(0.5 + 0.5 * (step + 1) / settings.steps)
-    save_checkpoint(state, branch, average, optimizer, settings.steps)
-    average.copy_to(branch)
+        return expression_loss(whole, batch, settings, fps)
+
+    state = work / "expression_state.safetensors"
+    run_paced("expression", branch, optimizer, settings, loss_at, state, resume=resume, progress=lambda share: progress(0.5 + share / 2))
     return whole.eval()
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from ..action_units import AU_NAMES, NUM_AUS
@@ -28,14 +28,14 @@ from ..metrics.actions import agreement, loudness_floor
 from ..networks.au_encoder import AUEncoder, AUEncoderConfig
 from ..networks.speech import SpeechBackbone, load_speech_backbone
 from ..studio.voices import TEST_VOICES, TRAIN_VOICES
-from .checkpoint import RunningAverage, load_checkpoint, save_checkpoint
 from .coded_batches import CodedBatch, draw_batch
+from .course import run_paced
 from .datasets.capture import Capture, TalkingSequence, open_capture
 from .datasets.performed_speech import CODE_RATE, PerformedSpeech, build_performances, join_takes
 from .datasets.speech_corpus import build_speech_corpus
 from .expression import ExpressionSettings, train_expression
 from .losses import au_loss, au_regression_loss
-from .speech_backbone import BackboneSettings, is_low_precision_faster, learning_rate_factor, train_backbone
+from .speech_backbone import BackboneSettings, is_low_precision_faster, train_backbone
 
 log = logging.getLogger(__name__)
 _LIP_PRESSOR = AU_NAMES.index("AU24")
@@ -194,37 +194,22 @@ def train_au_encoder(
     torch.manual_seed(seed)
     backbone.eval().requires_grad_(False)
     encoder = AUEncoder(AUEncoderConfig(backbone.feature_dim)).to(device)
-    average = RunningAverage(encoder)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=settings.learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
-    state = work / "encoder_state.safetensors"
-    first = load_checkpoint(state, encoder, average, optimizer) if resume and state.is_file() else 0
     low_precision = is_low_precision_faster(device)
-    saved = time.monotonic()
+
+    def loss_at(step: int) -> Tensor:
+        rng = np.random.default_rng((seed, 7, step))
+        context = LOW_DELAY_STREAM if rng.random() < settings.low_delay_share else DEFAULT_STREAM
+        batch = draw_batch(training, rng, settings.batch, settings.seconds, context, fps, device)
+        with torch.autocast(device, torch.bfloat16, enabled=low_precision):
+            with torch.no_grad():
+                features = backbone.forward_blocks(batch.samples, context)
+            codes, voice = encoder.forward_blocks(features.float(), context, fps)
+        return encoder_loss(codes.float(), voice.float(), batch, settings)
+
     with _bar("AU encoder") as report:
-        for step in range(first, settings.steps):
-            rng = np.random.default_rng((seed, 7, step))
-            context = LOW_DELAY_STREAM if rng.random() < settings.low_delay_share else DEFAULT_STREAM
-            batch = draw_batch(training, rng, settings.batch, settings.seconds, context, fps, device)
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * learning_rate_factor(step, settings.steps, settings.warmup, settings.decay)
-            with torch.autocast(device, torch.bfloat16, enabled=low_precision):
-                with torch.no_grad():
-                    features = backbone.forward_blocks(batch.samples, context)
-                codes, voice = encoder.forward_blocks(features.float(), context, fps)
-            loss = encoder_loss(codes.float(), voice.float(), batch, settings)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
-            optimizer.step()
-            average.update(encoder, step)
-            if step % 50 == 0:
-                log.info("AU encoder step %d/%d loss %.4f", step, settings.steps, loss.item())
-            if time.monotonic() - saved > 60:
-                saved = time.monotonic()
-                save_checkpoint(state, encoder, average, optimizer, step + 1)
-            report((step + 1) / settings.steps)
-    save_checkpoint(state, encoder, average, optimizer, settings.steps)
-    average.copy_to(encoder)
+        state = work / "encoder_state.safetensors"
+        run_paced("AU encoder", encoder, optimizer, settings, loss_at, state, resume=resume, progress=report)
     return encoder.eval()
 
 

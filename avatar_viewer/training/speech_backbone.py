@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from ..config import DEFAULT_STREAM, FEATURE_HOP, LOW_DELAY_STREAM, StreamContext
 from ..networks.speech import SpeechBackbone, block_shape, create_speech_backbone, save_speech_backbone
 from .checkpoint import RunningAverage, load_checkpoint, save_checkpoint
+from .course import SAVE_SECONDS, learning_rate_factor
 from .datasets.speech_augment import MEL_BANDS, Segment, draw_segment
 from .datasets.speech_corpus import ARTICULATIONS, FEELINGS, NO_FEELING, PHONES, SpeechCorpus, articulation_table
 
 log = logging.getLogger(__name__)
-SAVE_SECONDS, EXPORT_SECONDS = 60.0, 180.0  # of training between two checkpoints, and between two looks at the held-out voices
+EXPORT_SECONDS = 180.0  # of training between two looks at the held-out voices
 
 
 @dataclass(frozen=True)
@@ -140,11 +141,6 @@ def train_backbone(
         progress((step + 1) / settings.steps)
     save_checkpoint(state, learner, average, optimizer, settings.steps)
     return scores or _export(learner, average, held_out, out, settings, settings.steps)
-
-
-def learning_rate_factor(step: int, steps: int, warmup: int, decay: float) -> float:
-    """Rises, holds, falls linearly to nothing over the last `decay` of the run."""
-    return min(1.0, (step + 1) / max(1, warmup), max(0.02, (steps - step) / max(1.0, decay * steps)))
 
 
 def _draw_batch(

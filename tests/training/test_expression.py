@@ -12,7 +12,7 @@ from avatar_viewer.action_units import AU_NAMES
 from avatar_viewer.config import DEFAULT_STREAM, LOW_DELAY_STREAM
 from avatar_viewer.networks.au_encoder import AUEncoder, AUEncoderConfig
 from avatar_viewer.networks.speech import create_speech_backbone
-from avatar_viewer.training import expression
+from avatar_viewer.training import course, expression
 from avatar_viewer.training.datasets.performed_speech import PerformedSpeech, join_takes
 from avatar_viewer.training.expression import (
     EXPRESSION_AUS,
@@ -87,7 +87,7 @@ def test_the_branch_learns_what_was_heard_long_ago_and_the_encoder_stays_as_it_w
 def test_a_training_that_is_stopped_goes_on_to_the_same_branch(parts, performed, tmp_path, monkeypatch):
     settings = replace(SETTINGS, steps=8, dropout=0.1)
     straight = train_expression(*parts, [performed], tmp_path / "a", settings)
-    monkeypatch.setattr(expression, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(course, "SAVE_SECONDS", 0.0)
     calls = []
     loss = expression.expression_loss
 

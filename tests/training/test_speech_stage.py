@@ -14,11 +14,12 @@ from avatar_viewer.config import DEFAULT_STREAM, LOW_DELAY_STREAM
 from avatar_viewer.networks.speech import load_speech_backbone
 from avatar_viewer.studio.delivery import track_pitch
 from avatar_viewer.training import speech_backbone
+from avatar_viewer.training.course import learning_rate_factor
 from avatar_viewer.training.datasets.performed_speech import draw_coded_segment, join_takes
 from avatar_viewer.training.datasets.speech_augment import disturb, draw_segment, measure_loudness
 from avatar_viewer.training.datasets.speech_corpus import NO_FEELING, PHONES, SpeechCorpus, articulation_table, read_sentences
 from avatar_viewer.training.speech import EncoderSettings, draw_batch, encoder_loss, measure_au_encoder, train_au_encoder
-from avatar_viewer.training.speech_backbone import BackboneSettings, collate, learning_rate_factor, train_backbone
+from avatar_viewer.training.speech_backbone import BackboneSettings, collate, train_backbone
 
 HIGH, LOW = PHONES.index("s"), PHONES.index("aa")
 SETTINGS = BackboneSettings(steps=40, batch=4, seconds=1.0, warmup=5, learning_rate=3e-3, low_delay_share=0.25, layers=1,
