@@ -435,14 +435,13 @@ class Session:
             if self.avatar is None:
                 self._show_look(loaded)
         elif loaded is not None:
-            self.is_loading = False
+            was_look, self.is_look, self.is_loading = self.is_look, False, False
             if isinstance(loaded, Failure):
                 self._say(describe(loaded.error), is_error=True)
-                if self.is_look:  # a head that will never speak is no avatar
+                if was_look:  # a head that will never speak is no avatar
                     self.avatar = self.animator = None
             else:
                 self._use(loaded)
-            self.is_look = False
         made = self._motion_made.take()
         if isinstance(made, Failure):
             self._say(f"The delay stays as it was: {describe(made.error)}", is_error=True)

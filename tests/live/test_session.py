@@ -232,6 +232,20 @@ def test_the_first_head_is_shown_before_its_voice_is_there(tiny_avatar, tmp_path
         session.close()
 
 
+def test_a_prompt_that_was_there_before_the_voice_is_read_once_it_comes(tiny_avatar):
+    session = Session(clock=SteppedClock(), has_sound_output=False)
+    try:
+        def load(show):
+            show(replace(tiny_avatar, speech=None, text=None))
+            return replace(tiny_avatar, text=FakeText())
+
+        assert session.set_prompt("happy")
+        session.load_avatar(load)
+        until(session, lambda: session.reading == "reading of happy", "the reading")
+    finally:
+        session.close()
+
+
 def test_a_head_whose_voice_is_damaged_is_not_kept(tiny_avatar):
     session = Session(clock=SteppedClock(), has_sound_output=False)
     try:
